@@ -1,0 +1,82 @@
+"""Why a delivery is refused, told apart by what the caller does next.
+
+Every refusal has a stable `reason` (it becomes a metric label and a line of `GET /v1/refusals`) and carries no
+part of the request: neither the body nor a header's value may reach a log through an error.
+"""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """The delivery is not accepted. `status` is the HTTP answer unless the provider's facts ask for another."""
+
+    reason = "refused"
+    status: int | None = None  # None: Facts.refused_status, what this provider's rules want for a bad signature
+
+    def __init__(self, detail: str = "", *, skew_s: float | None = None) -> None:
+        super().__init__(detail or self.reason)
+        self.detail = detail
+        self.skew_s = skew_s
+
+
+class SignatureMissing(Refused):
+    """A header (or field) without which nothing can be verified is absent."""
+
+    reason = "signature_missing"
+
+
+class SignatureMismatch(Refused):
+    """The authenticator is there and is wrong, whatever the cause: body, key, or form."""
+
+    reason = "signature_mismatch"
+
+
+class TimestampOutOfRange(Refused):
+    """Signed, but too long ago or in the future: `skew_s` is now minus the signed time, in seconds."""
+
+    reason = "timestamp_out_of_range"
+
+
+class WrongAudience(Refused):
+    """A valid token that was made for somebody else."""
+
+    reason = "wrong_audience"
+
+
+class WrongSender(Refused):
+    """A valid token, for us, from a sender that the integration does not name."""
+
+    reason = "wrong_sender"
+
+
+class UnknownKey(Refused):
+    """The token names a key that is not among the published ones; the gateway fetches them once more."""
+
+    reason = "unknown_key"
+
+
+class NotConfigured(Refused):
+    """The integration (or hook endpoint) holds no secret or setting that this delivery could be checked with."""
+
+    reason = "not_configured"
+
+
+class HandshakeRefused(Refused):
+    """A handshake that nobody asked for, or in a form that is not answered."""
+
+    reason = "handshake_refused"
+    status = 403
+
+
+class Malformed(Refused):
+    """Verified or not, these bytes are not what this provider sends (broken JSON, wrong shape or encoding)."""
+
+    reason = "malformed"
+    status = 400
+
+
+class DuplicateHeader(Refused):
+    """A signature, id or timestamp header came twice: proxies disagree on which one counts, so neither does."""
+
+    reason = "duplicate_header"
+    status = 400

@@ -1,0 +1,101 @@
+"""The providers there are. A provider is a module; this file finds it and checks that it keeps the contract."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from types import ModuleType
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict
+
+import providers
+from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified
+
+# Rooms of this package that are not a provider.
+SHARED = frozenset({"contract", "errors", "registry", "signatures", "slicing", "oauth", "tokens"})
+
+PARAMETERS = {
+    "verify": ("delivery", "trust", "now"),
+    "items": ("delivery", "verified"),
+    "challenge": ("delivery", "trust"),
+    "handshake": ("delivery", "trust"),
+    "redact": ("data",),
+}
+
+
+class NoSettings(BaseModel):
+    """Of a provider whose integrations need say nothing beside their secrets."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider module with its abilities resolved once; None where it lacks one."""
+
+    facts: Facts
+    settings: type[BaseModel]
+    verify: Callable[[Delivery, Trust, datetime], Verified]
+    items: Callable[[Delivery, Verified], Sequence[Item]]
+    challenge: Callable[[Delivery, Trust], Answer | None] | None
+    handshake: Callable[[Delivery, Trust], Answer | None] | None
+    redact: Callable[[bytes], bytes] | None
+    guarded_headers: frozenset[str]  # refused when doubled
+    kept_headers: frozenset[str]  # go into the event
+
+
+class ContractBroken(TypeError):
+    """A provider module does not keep the contract. Raised at start and in tests, never for a delivery."""
+
+
+def load(module: ModuleType) -> Provider:
+    """Check `module` against the contract.    Raises: ContractBroken."""
+    facts = getattr(module, "FACTS", None)
+    if not isinstance(facts, Facts):
+        raise ContractBroken(f"{module.__name__}: FACTS is missing")
+    for ability, names in PARAMETERS.items():
+        function = getattr(module, ability, None)
+        if function is None:
+            if ability in ("verify", "items"):
+                raise ContractBroken(f"{module.__name__}: {ability}() is missing")
+            continue
+        if tuple(inspect.signature(function).parameters) != names:
+            raise ContractBroken(f"{module.__name__}: {ability}() takes {names}")
+    if (getattr(module, "handshake", None) is None) != (facts.handshake is None):
+        raise ContractBroken(f"{module.__name__}: handshake() and FACTS.handshake go together")
+    if facts.dedupe_window_s < 72 * 3600:
+        raise ContractBroken(f"{module.__name__}: dedupe window under 72 h")
+    if stored := set(facts.signature_headers) & (set(facts.kept_headers) | set(facts.identity_headers)):
+        raise ContractBroken(f"{module.__name__}: authenticating headers would be stored: {sorted(stored)}")
+    m = cast(Any, module)
+    return Provider(
+        facts=facts,
+        settings=getattr(module, "Settings", NoSettings),
+        verify=m.verify,
+        items=m.items,
+        challenge=getattr(module, "challenge", None),
+        handshake=getattr(module, "handshake", None),
+        redact=getattr(module, "redact", None),
+        guarded_headers=frozenset(facts.signature_headers) | frozenset(facts.identity_headers),
+        kept_headers=frozenset(facts.kept_headers) | frozenset(facts.identity_headers) | {"content-type", "user-agent"},
+    )
+
+
+@cache
+def all_providers() -> dict[str, Provider]:
+    """Every provider by name, e.g. `all_providers()["slack"]`."""
+    found = {}
+    for info in pkgutil.iter_modules(providers.__path__):
+        if info.name in SHARED:
+            continue
+        provider = load(importlib.import_module(f"providers.{info.name}"))
+        if provider.facts.name != info.name.replace("_", "-"):
+            raise ContractBroken(f"{info.name}: FACTS.name is {provider.facts.name!r}")
+        found[provider.facts.name] = provider
+    return found
