@@ -18,7 +18,7 @@ import providers
 from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified
 
 # Rooms of this package that are not a provider.
-SHARED = frozenset({"contract", "errors", "registry", "signatures", "slicing", "oauth", "tokens"})
+SHARED = frozenset({"contract", "errors", "registry", "signatures", "slicing", "reading", "oauth", "tokens"})
 
 PARAMETERS = {
     "verify": ("delivery", "trust", "now"),
@@ -26,6 +26,7 @@ PARAMETERS = {
     "challenge": ("delivery", "trust"),
     "handshake": ("delivery", "trust"),
     "redact": ("data",),
+    "check_secret": ("secret",),
 }
 
 
@@ -46,6 +47,7 @@ class Provider:
     challenge: Callable[[Delivery, Trust], Answer | None] | None
     handshake: Callable[[Delivery, Trust], Answer | None] | None
     redact: Callable[[bytes], bytes] | None
+    check_secret: Callable[[bytes], str | None] | None
     guarded_headers: frozenset[str]  # refused when doubled
     kept_headers: frozenset[str]  # go into the event
 
@@ -82,6 +84,7 @@ def load(module: ModuleType) -> Provider:
         challenge=getattr(module, "challenge", None),
         handshake=getattr(module, "handshake", None),
         redact=getattr(module, "redact", None),
+        check_secret=getattr(module, "check_secret", None),
         guarded_headers=frozenset(facts.signature_headers) | frozenset(facts.identity_headers),
         kept_headers=frozenset(facts.kept_headers) | frozenset(facts.identity_headers) | {"content-type", "user-agent"},
     )
