@@ -1,0 +1,8 @@
+"""Every signer there is, by name: the provider's, with "/variant" behind it where a provider has several."""
+
+from __future__ import annotations
+
+from tests import signers_a, signers_b
+from tests.signing import Signer
+
+SIGNERS: dict[str, Signer] = {**signers_a.SIGNERS, **signers_b.SIGNERS}
