@@ -1,0 +1,1 @@
+"""The service: HTTP in, one durable log, states, events out."""

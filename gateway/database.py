@@ -1,0 +1,175 @@
+"""One door to PostgreSQL. Stores see `Db`, a small protocol; whoever owns the transaction passes it in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, cast
+
+import asyncpg
+
+from gateway.errors import Unavailable
+
+
+class Db(Protocol):
+    """What a store needs: a pool, or one connection inside a transaction."""
+
+    async def fetch(self, sql: str, *args: Any) -> Sequence[Any]: ...
+    async def fetchrow(self, sql: str, *args: Any) -> Any | None: ...
+    async def fetchval(self, sql: str, *args: Any) -> Any: ...
+    async def execute(self, sql: str, *args: Any) -> str: ...
+    async def executemany(self, sql: str, args: Sequence[Sequence[Any]]) -> None: ...
+
+
+# What "the database is away" looks like from here. A statement's own fault (bad data, a constraint) is not among these.
+AWAY = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.DiskFullError,
+    asyncpg.OutOfMemoryError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+# On every connection: nothing waits for ever, and a transaction that idles (holding the append lock, perhaps) is cut.
+SERVER_SETTINGS = {
+    "application_name": "posthouse",
+    "timezone": "UTC",
+    "statement_timeout": "30s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "10s",
+    "jit": "off",
+}
+
+
+class Database:
+    """A pool of connections to one database. `Db` for single statements; `transaction()` for several."""
+
+    def __init__(self, dsn: str, *, size: int = 10) -> None:
+        self.dsn = dsn
+        self._size = size
+        self._pool: Any = None
+
+    def __repr__(self) -> str:
+        return "Database(…)"  # the DSN may hold a password
+
+    async def open(self) -> None:
+        """Connect.    Raises: one of AWAY."""
+        self._pool = await asyncpg.create_pool(
+            self.dsn, min_size=1, max_size=self._size, timeout=2, command_timeout=30,
+            server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=300,
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """Close every connection, waiting a moment for those in use."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except (TimeoutError, *AWAY):
+                pool.terminate()
+
+    async def connect(self) -> Any:
+        """A connection of its own, outside the pool, for those that hold one: the appender, the listener."""
+        return await asyncpg.connect(self.dsn, timeout=2, command_timeout=30, server_settings=SERVER_SETTINGS)
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Db]:
+        """One connection of the pool, without a transaction.    Raises: Unavailable, within 2 s."""
+        try:
+            async with self._pool.acquire(timeout=2) as connection:
+                yield cast(Db, connection)
+        except AWAY as error:
+            raise Unavailable("the database is away") from error
+
+    @asynccontextmanager
+    async def transaction(self, isolation: str = "read_committed") -> AsyncIterator[Db]:
+        """One connection in a transaction: committed at the end of the block, rolled back by an exception."""
+        async with self.acquire() as connection, cast(Any, connection).transaction(isolation=isolation):
+            yield connection
+
+    async def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
+        async with self.acquire() as connection:
+            return await connection.fetch(sql, *args)
+
+    async def fetchrow(self, sql: str, *args: Any) -> Any | None:
+        async with self.acquire() as connection:
+            return await connection.fetchrow(sql, *args)
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        async with self.acquire() as connection:
+            return await connection.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        async with self.acquire() as connection:
+            return await connection.execute(sql, *args)
+
+    async def executemany(self, sql: str, args: Sequence[Sequence[Any]]) -> None:
+        async with self.acquire() as connection:
+            await connection.executemany(sql, args)
+
+
+class Listener:
+    """A LISTEN connection of its own. `woken()` returns at a notice, or after `poll_s` at the latest."""
+
+    def __init__(self, database: Database, channel: str, poll_s: float) -> None:
+        self._database, self._channel, self._poll_s = database, channel, poll_s
+        self._waiters: set[asyncio.Event] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._lost: asyncio.Event = asyncio.Event()
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"listen:{self._channel}")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._wake()
+
+    def subscribe(self) -> asyncio.Event:
+        """An event that is set at every notice; the reader clears it *before* it reads, so no notice is lost."""
+        event = asyncio.Event()
+        event.set()
+        self._waiters.add(event)
+        return event
+
+    def unsubscribe(self, event: asyncio.Event) -> None:
+        self._waiters.discard(event)
+
+    async def wait(self, event: asyncio.Event, timeout_s: float | None = None) -> None:
+        """Until a notice, or the poll interval (or `timeout_s`, if that is shorter)."""
+        limit = self._poll_s if timeout_s is None else min(self._poll_s, max(timeout_s, 0))
+        try:
+            await asyncio.wait_for(event.wait(), limit)
+        except TimeoutError:
+            pass
+
+    def _wake(self, *_: object) -> None:
+        for event in self._waiters:
+            event.set()
+
+    def _on_close(self, *_: object) -> None:
+        self._lost.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                connection = await self._database.connect()
+                self._lost.clear()
+                connection.add_termination_listener(self._on_close)
+                await connection.add_listener(self._channel, cast(Callable[..., None], self._wake))
+                self._wake()  # whatever was committed while nobody listened
+                try:
+                    await self._lost.wait()
+                finally:
+                    await connection.close(timeout=1)
+            except AWAY:
+                pass  # the poll goes on meanwhile
+            await asyncio.sleep(self._poll_s)

@@ -1,0 +1,228 @@
+-- A region: the log and everything that belongs to its tenants. PROTOCOLS 1 to 3 explain the log; short essays below.
+CREATE SCHEMA gateway;
+
+-- The region's clock: the database's, which tests can shift. A process's own clock never judges a lease or a window.
+CREATE TABLE gateway.clock (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  shifted_by interval NOT NULL DEFAULT '0'
+);
+INSERT INTO gateway.clock DEFAULT VALUES;
+CREATE FUNCTION gateway.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+  $$ SELECT clock_timestamp() + shifted_by FROM gateway.clock $$;
+
+-- Which log this is. `identity` is where the rows lie (system, timeline, database, table): when it differs at a
+-- start, the database was put back or promoted, the epoch moves on, and every older cursor is told so.
+CREATE TABLE gateway.epoch (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  epoch integer NOT NULL DEFAULT 1,
+  identity text NOT NULL DEFAULT ''
+);
+INSERT INTO gateway.epoch DEFAULT VALUES;
+
+CREATE TABLE gateway.connections (
+  id uuid PRIMARY KEY,
+  tenant_id text NOT NULL,
+  integration_id uuid NOT NULL,
+  external_id text,
+  end_user_id text,
+  labels jsonb NOT NULL DEFAULT '{}',
+  state text NOT NULL DEFAULT 'active'
+    CHECK (state IN ('pending', 'active', 'suspect', 'suspended', 'reauth_required', 'revoked', 'closed')),
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL
+);
+CREATE UNIQUE INDEX ON gateway.connections (tenant_id, integration_id, external_id) WHERE external_id IS NOT NULL AND state <> 'closed';
+CREATE INDEX ON gateway.connections (tenant_id, id);
+
+-- The accounts at the provider by which a connection's items are found, as keyed hashes.
+CREATE TABLE gateway.connection_accounts (
+  integration_id uuid NOT NULL,
+  account_hash uuid NOT NULL,
+  connection_id uuid NOT NULL REFERENCES gateway.connections ON DELETE CASCADE,
+  PRIMARY KEY (integration_id, account_hash, connection_id)
+);
+CREATE INDEX ON gateway.connection_accounts (connection_id);
+
+-- URLs of ours that providers call for one connection or one subscription. `confirming`: a handshake is awaited.
+CREATE TABLE gateway.hook_endpoints (
+  id uuid PRIMARY KEY,
+  integration_id uuid NOT NULL,
+  connection_id uuid REFERENCES gateway.connections ON DELETE CASCADE,
+  state text NOT NULL CHECK (state IN ('confirming', 'live', 'retired')),
+  confirm_until timestamptz,          -- `confirming` ends by itself
+  sealed_secrets bytea[] NOT NULL DEFAULT '{}',   -- newest first; empty: the integration's secrets hold here
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL
+);
+CREATE INDEX ON gateway.hook_endpoints (integration_id, id);
+
+-- The log. One row an event, partitioned by day so that retention is a DROP. `seq` order is commit order (append()).
+-- No primary key: uniqueness is dedupe's (every event holds a key there), and a unique index here would have to
+-- name `at` and prove nothing.
+CREATE SEQUENCE gateway.events_seq;
+CREATE TABLE gateway.events (
+  seq bigint NOT NULL,
+  at timestamptz NOT NULL,            -- when it was kept, by the region's clock
+  id uuid NOT NULL,
+  type text NOT NULL,
+  time timestamptz NOT NULL,          -- when it happened, as far as we know: CloudEvents `time`
+  integration_id uuid,
+  connections uuid[] NOT NULL,        -- of this region only; empty: matched none yet
+  tenants text[] NOT NULL,
+  partitions smallint[] NOT NULL,     -- the consumer partitions it belongs to: one for each connection
+  accounts uuid[] NOT NULL,           -- hashes by which it is looked at again after an activation
+  signal boolean NOT NULL,            -- may say something about a grant
+  content_type text NOT NULL,
+  delivery json,                      -- headers, verification, digests; null for events that are our own
+  data bytea NOT NULL
+) PARTITION BY RANGE (at);
+ALTER TABLE gateway.events ALTER COLUMN data SET STORAGE EXTERNAL;   -- pglz would cost more than it saves
+CREATE INDEX events_seq ON gateway.events (seq);
+CREATE INDEX events_signal ON gateway.events (seq) WHERE signal;
+CREATE INDEX events_unmatched ON gateway.events USING gin (accounts) WHERE connections = '{}';
+
+-- What retention has dropped: a cursor before this is told so.
+CREATE TABLE gateway.retention (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  dropped_through bigint NOT NULL DEFAULT 0
+);
+INSERT INTO gateway.retention DEFAULT VALUES;
+
+-- What is already on the log. One unpartitioned table, because only a unique index over all of it can say "once".
+-- A key is a keyed hash of what the provider makes unique; where it makes nothing unique, the event's own id (so
+-- that a batch sent again after a lost COMMIT answer finds itself). No index on expires_at: the sweep walks pages.
+CREATE TABLE gateway.dedupe (
+  key uuid PRIMARY KEY,
+  expires_at timestamptz NOT NULL
+);
+
+-- Days are made by CREATE then ATTACH: CREATE … PARTITION OF would wait behind every writer.
+CREATE FUNCTION gateway.make_partitions(days_ahead integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+  day date := (gateway.now() AT TIME ZONE 'UTC')::date;
+  last date := day + days_ahead;
+  name text;
+  made integer := 0;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('posthouse.partitions'));
+  WHILE day <= last LOOP
+    name := 'events_' || to_char(day, 'YYYYMMDD');
+    IF to_regclass('gateway.' || name) IS NULL THEN
+      EXECUTE format('CREATE TABLE gateway.%I (LIKE gateway.events INCLUDING DEFAULTS INCLUDING STORAGE)', name);
+      EXECUTE format('ALTER TABLE gateway.events ATTACH PARTITION gateway.%I FOR VALUES FROM (%L) TO (%L)',
+                     name, day::text || ' 00:00+00', (day + 1)::text || ' 00:00+00');
+      made := made + 1;
+    END IF;
+    day := day + 1;
+  END LOOP;
+  RETURN made;
+END $$;
+SELECT gateway.make_partitions(7);
+
+-- The consumer partition of a connection (or, where an event has none, of its account or integration): 0 to 63.
+CREATE FUNCTION gateway.partition_of(id uuid) RETURNS smallint LANGUAGE sql IMMUTABLE AS
+  $$ SELECT (get_byte(uuid_send(id), 15) & 63)::smallint $$;
+
+-- THE way onto the log, for deliveries and for state changes alike, as the last statement before COMMIT.
+--   1. Keys go into dedupe in key order, so that two batches can only wait for each other in one direction. A key
+--      that another open transaction holds makes us wait for its fate: "duplicate" means "kept", never "maybe".
+--   2. One advisory lock per region, held until COMMIT is visible. `seq` is drawn under it, so order of seq is order
+--      of commit for every reader, and "after my cursor" never skips one that was slow.
+--   3. Connections are looked up after the lock (each statement of a VOLATILE function sees what was committed when
+--      it starts): an activation whose event has a lower seq is seen, one with a higher seq is not. So the look-back
+--      after an activation needs only the events before it: nothing falls between.
+-- Returns the fresh events; those missing were duplicates. `waited` is the time spent on the lock.
+-- Arrays run in parallel, one entry an event; account_rows / account_hashes are the flattened pairs (event number
+-- from 1, hash), since an event may have several accounts.
+CREATE FUNCTION gateway.append(
+  ids uuid[], keys uuid[], windows_s integer[], types text[], times timestamptz[], integrations uuid[],
+  fixed_connections uuid[], drops boolean[], signals boolean[], content_types text[], deliveries text[], datas bytea[],
+  account_rows integer[], account_hashes uuid[]
+) RETURNS TABLE (number integer, event_seq bigint, matched boolean, waited interval) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  fresh uuid[];
+  before timestamptz;
+  wait interval;
+  kept_at timestamptz;
+BEGIN
+  WITH kept AS (
+    INSERT INTO gateway.dedupe (key, expires_at)
+    SELECT k, gateway.now() + make_interval(secs => w)
+      FROM unnest(keys, windows_s) AS i(k, w) ORDER BY k
+    ON CONFLICT (key) DO NOTHING RETURNING key)
+  SELECT array_agg(key) INTO fresh FROM kept;
+  IF fresh IS NULL THEN
+    RETURN;
+  END IF;
+
+  before := clock_timestamp();
+  PERFORM pg_advisory_xact_lock(hashtext('posthouse.append'));
+  wait := clock_timestamp() - before;
+  kept_at := gateway.now();
+
+  RETURN QUERY
+  WITH accounts AS (
+    SELECT a.n, array_agg(a.h) AS hashes FROM unnest(account_rows, account_hashes) AS a(n, h) GROUP BY a.n),
+  found AS (
+    SELECT i.n, i.id, i.type, i.time, i.integration, i.drops, i.signal, i.content_type, i.delivery, i.data,
+           coalesce(accounts.hashes, '{}') AS hashes,
+           coalesce(mine.connections, '{}') AS connections, coalesce(mine.tenants, '{}') AS tenants
+      FROM unnest(ids, keys, types, times, integrations, fixed_connections, drops, signals, content_types, deliveries, datas)
+             WITH ORDINALITY AS i(id, key, type, time, integration, fixed, drops, signal, content_type, delivery, data, n)
+      LEFT JOIN accounts ON accounts.n = i.n
+      LEFT JOIN LATERAL (
+        SELECT array_agg(c.id ORDER BY c.id) AS connections, array_agg(DISTINCT c.tenant_id) AS tenants
+          FROM gateway.connections c
+         WHERE c.state NOT IN ('pending', 'closed')
+           AND (c.id = i.fixed
+                OR i.fixed IS NULL AND c.id IN (SELECT a.connection_id FROM gateway.connection_accounts a
+                                                 WHERE a.integration_id = i.integration AND a.account_hash = ANY (accounts.hashes)))
+      ) AS mine ON true
+     WHERE i.key = ANY (fresh)
+     ORDER BY i.n),
+  written AS (
+    INSERT INTO gateway.events (seq, at, id, type, time, integration_id, connections, tenants, partitions, accounts,
+                                signal, content_type, delivery, data)
+    SELECT nextval('gateway.events_seq'), kept_at, f.id, f.type, f.time, f.integration, f.connections, f.tenants,
+           CASE WHEN f.connections <> '{}'
+                THEN ARRAY(SELECT DISTINCT gateway.partition_of(c) FROM unnest(f.connections) AS c ORDER BY 1)
+                ELSE ARRAY[gateway.partition_of(coalesce(f.hashes[1], f.integration, f.id))] END,
+           f.hashes, f.signal, f.content_type, f.delivery::json, f.data
+      FROM found f
+     WHERE NOT (f.drops AND f.connections = '{}')
+    RETURNING id, seq)
+  SELECT f.n::integer, w.seq, f.connections <> '{}', wait FROM found f LEFT JOIN written w ON w.id = f.id;
+
+  PERFORM pg_notify('posthouse_events', '');
+END $$;
+
+CREATE TABLE gateway.consumers (
+  name text PRIMARY KEY CHECK (name ~ '^[a-z0-9][a-z0-9_.-]{0,99}$'),
+  created_at timestamptz NOT NULL
+);
+CREATE TABLE gateway.consumer_partitions (
+  consumer text NOT NULL REFERENCES gateway.consumers ON DELETE CASCADE,
+  partition smallint NOT NULL CHECK (partition BETWEEN 0 AND 63),
+  cursor_seq bigint NOT NULL,         -- everything up to here is done
+  epoch integer NOT NULL,
+  fence bigint NOT NULL DEFAULT 0,    -- moves with every change of hands
+  worker text,
+  lease_until timestamptz NOT NULL DEFAULT '-infinity',
+  PRIMARY KEY (consumer, partition)
+);
+
+-- Why deliveries were not taken: the last 1,000 of each integration. Never a body, never a header's value.
+CREATE TABLE gateway.refusals (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  integration_id uuid NOT NULL,
+  endpoint_id uuid,
+  at timestamptz NOT NULL,
+  reason text NOT NULL,
+  status integer NOT NULL,
+  header_names text[] NOT NULL,
+  skew_s double precision,
+  size bigint NOT NULL,
+  digest bytea NOT NULL               -- SHA-256 of the body
+);
+CREATE INDEX ON gateway.refusals (integration_id, id);
