@@ -1,0 +1,1 @@
+"""Secrets at rest: the cipher, and the keyrings it works under."""
