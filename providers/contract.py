@@ -40,7 +40,9 @@ class Delivery:
 class Trust:
     """What a verifier may rely on. Its repr shows no secret."""
 
-    secrets: tuple[bytes, ...] = field(repr=False)  # newest first; of the endpoint if the URL names one that has its own
+    secrets: tuple[bytes, ...] = field(
+        repr=False
+    )  # newest first; of the endpoint if the URL names one that has its own
     endpoint: bool  # the request came to /hooks/{integration}/{endpoint}
     settings: Mapping[str, Any] = field(default_factory=dict)  # the integration's, validated by the module's `Settings`
     client_id: str | None = None
@@ -55,6 +57,7 @@ class Verified:
     secret: int = 0  # which of Trust.secrets matched (0 = newest): tells when an old one may go
     signed_at: datetime | None = None  # the time that the signature covers, if it covers one
     only: frozenset[int] | None = None  # where each item is verified by itself: the indexes that were; None = all
+    accounts: tuple[str, ...] = ()  # account keys that only the integration's settings tell how to find, for items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,9 @@ class Facts:
     docs_url: str
     signature_headers: tuple[str, ...] = ()  # authenticators: refused when doubled, never stored
     identity_headers: tuple[str, ...] = ()  # delivery id and timestamp: refused when doubled
-    kept_headers: tuple[str, ...] = ()  # allow-list of headers that an event carries (identity headers come by themselves)
+    kept_headers: tuple[
+        str, ...
+    ] = ()  # allow-list of headers that an event carries (identity headers come by themselves)
     timestamp_tolerance_s: int | None = None  # absolute difference; None where the scheme signs no time
     # The provider's longest retry or resend, at least 72 h: how long a dedupe key is kept (PROTOCOLS 2).
     dedupe_window_s: int = 72 * 3600

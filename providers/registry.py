@@ -18,7 +18,9 @@ import providers
 from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified
 
 # Rooms of this package that are not a provider.
-SHARED = frozenset({"contract", "errors", "registry", "signatures", "slicing", "reading", "oauth", "tokens"})
+SHARED = frozenset(
+    {"contract", "errors", "registry", "signatures", "standard_signatures", "slicing", "reading", "oauth", "tokens"}
+)
 
 PARAMETERS = {
     "verify": ("delivery", "trust", "now"),

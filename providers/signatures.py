@@ -120,7 +120,7 @@ def text_secret_complaint(secret: bytes, *, shortest: int = 16) -> str | None:
         return "is empty"
     if secret != secret.strip():
         return "has white space around it (a newline at the end of the file?)"
-    if not all(0x20 < byte < 0x7F for byte in secret):
+    if not all(0x20 <= byte < 0x7F for byte in secret):
         return "holds bytes that are not printable ASCII"
     if len(secret) < shortest:
         return f"is shorter than {shortest} characters"
