@@ -1,5 +1,5 @@
 -- Control: who the tenants are and where they live, which integrations there are, who may ask. No token, no body.
-CREATE SCHEMA control;
+CREATE SCHEMA IF NOT EXISTS control;   -- there already: its schema_version table is Alembic's
 
 -- One row. `revision` moves with every change that processes keep in memory (integrations, keys, tenants' regions):
 -- they look at it twice a second and read again when it moved.

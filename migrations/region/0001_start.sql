@@ -1,5 +1,5 @@
 -- A region: the log and everything that belongs to its tenants. PROTOCOLS 1 to 3 explain the log; short essays below.
-CREATE SCHEMA gateway;
+CREATE SCHEMA IF NOT EXISTS gateway;   -- there already: its schema_version table is Alembic's
 
 -- The region's clock: the database's, which tests can shift. A process's own clock never judges a lease or a window.
 CREATE TABLE gateway.clock (
@@ -10,14 +10,14 @@ INSERT INTO gateway.clock DEFAULT VALUES;
 CREATE FUNCTION gateway.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS
   $$ SELECT clock_timestamp() + shifted_by FROM gateway.clock $$;
 
--- Which log this is. `identity` is where the rows lie (system, timeline, database, table): when it differs at a
--- start, the database was put back or promoted, the epoch moves on, and every older cursor is told so.
+-- Which log this is. The identity is where the rows lie: when it is not the stored one, the database was put back to
+-- an earlier point (or a standby took over), a new epoch is drawn, and every older cursor is told so. An epoch is
+-- drawn, not counted: two restores of one dump must not agree by chance of having both come next.
 CREATE TABLE gateway.epoch (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
-  epoch integer NOT NULL DEFAULT 1,
-  identity text NOT NULL DEFAULT ''
+  epoch bigint NOT NULL,
+  identity text NOT NULL
 );
-INSERT INTO gateway.epoch DEFAULT VALUES;
 
 CREATE TABLE gateway.connections (
   id uuid PRIMARY KEY,
@@ -77,9 +77,15 @@ CREATE TABLE gateway.events (
   data bytea NOT NULL
 ) PARTITION BY RANGE (at);
 ALTER TABLE gateway.events ALTER COLUMN data SET STORAGE EXTERNAL;   -- pglz would cost more than it saves
-CREATE INDEX events_seq ON gateway.events (seq);
+CREATE INDEX events_seq_order ON gateway.events (seq);
 CREATE INDEX events_signal ON gateway.events (seq) WHERE signal;
 CREATE INDEX events_unmatched ON gateway.events USING gin (accounts) WHERE connections = '{}';
+
+CREATE FUNCTION gateway.identity() RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
+                   left(pg_walfile_name(pg_current_wal_lsn()), 8),   -- the timeline
+                   (SELECT oid FROM pg_database WHERE datname = current_database()), 'gateway.events'::regclass::oid)
+$$;
 
 -- What retention has dropped: a cursor before this is told so.
 CREATE TABLE gateway.retention (
@@ -87,6 +93,7 @@ CREATE TABLE gateway.retention (
   dropped_through bigint NOT NULL DEFAULT 0
 );
 INSERT INTO gateway.retention DEFAULT VALUES;
+INSERT INTO gateway.epoch (epoch, identity) VALUES (floor(random() * 4294967296)::bigint, gateway.identity());
 
 -- What is already on the log. One unpartitioned table, because only a unique index over all of it can say "once".
 -- A key is a keyed hash of what the provider makes unique; where it makes nothing unique, the event's own id (so
@@ -205,7 +212,6 @@ CREATE TABLE gateway.consumer_partitions (
   consumer text NOT NULL REFERENCES gateway.consumers ON DELETE CASCADE,
   partition smallint NOT NULL CHECK (partition BETWEEN 0 AND 63),
   cursor_seq bigint NOT NULL,         -- everything up to here is done
-  epoch integer NOT NULL,
   fence bigint NOT NULL DEFAULT 0,    -- moves with every change of hands
   worker text,
   lease_until timestamptz NOT NULL DEFAULT '-infinity',

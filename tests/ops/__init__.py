@@ -1,0 +1,1 @@
+"""How the service is run: schema versions, processes, commands, deploy files."""
