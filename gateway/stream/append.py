@@ -1,0 +1,89 @@
+"""The one way onto the log. `append` is the last statement of its transaction; `gateway.append` (SQL) says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from gateway.database import Db
+
+APPEND = """
+SELECT number, event_seq, matched, extract(epoch FROM waited)::float8 AS waited_s
+  FROM gateway.append($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::uuid[], $7::uuid[],
+                      $8::bool[], $9::bool[], $10::text[], $11::text[], $12::bytea[], $13::int[], $14::uuid[])"""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that is about to be kept."""
+
+    id: UUID
+    key: UUID  # what makes it the same event when it comes again; its own id where nothing does
+    window_s: int  # how long `key` is remembered, seconds
+    type: str  # CloudEvents type
+    time: datetime  # when it happened, as far as is known
+    integration: UUID | None
+    connection: UUID | None  # the one it belongs to; None: looked up by `accounts`
+    accounts: tuple[UUID, ...]  # keyed hashes
+    drop_unmatched: bool  # nobody wants it while it matches no connection
+    signal: bool
+    content_type: str
+    delivery: bytes | None  # JSON: headers, verification, digests; None for events of our own
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of an event. `seq` None and not `duplicate`: it matched no connection and was to be dropped."""
+
+    seq: int | None
+    duplicate: bool
+    matched: bool
+    waited_s: float = 0.0  # time spent on the append lock by the batch
+
+
+DUPLICATE = Kept(None, True, False)
+
+
+async def append(db: Db, events: Sequence[NewEvent]) -> list[Kept]:
+    """Keep `events` in order, each key once. In a transaction this must be the last statement: it takes the lock.
+
+    Raises: asyncpg errors of classes 22, 23, 54 where a value cannot be stored (NUL in text, say).
+    """
+    first: dict[UUID, int] = {}  # a key counts once within a batch as well
+    for index, event in enumerate(events):
+        first.setdefault(event.key, index)
+    distinct = events if len(first) == len(events) else [events[index] for index in first.values()]
+    rows = await db.fetch(APPEND, *_columns(distinct))
+    fresh = {row["number"] - 1: Kept(row["event_seq"], False, row["matched"], row["waited_s"]) for row in rows}
+    if distinct is events:
+        return [fresh.get(index, DUPLICATE) for index in range(len(events))]
+    place = {index: number for number, index in enumerate(first.values())}
+    return [fresh.get(place[i], DUPLICATE) if i in place else DUPLICATE for i in range(len(events))]
+
+
+def _columns(events: Sequence[NewEvent]) -> tuple[list[object], ...]:
+    rows: list[object] = []
+    hashes: list[object] = []
+    for number, event in enumerate(events, 1):
+        for account in event.accounts:
+            rows.append(number)
+            hashes.append(account)
+    return (
+        [e.id for e in events],
+        [e.key for e in events],
+        [e.window_s for e in events],
+        [e.type for e in events],
+        [e.time for e in events],
+        [e.integration for e in events],
+        [e.connection for e in events],
+        [e.drop_unmatched for e in events],
+        [e.signal for e in events],
+        [e.content_type for e in events],
+        [None if e.delivery is None else e.delivery.decode() for e in events],
+        [e.data for e in events],
+        rows,
+        hashes,
+    )

@@ -1,0 +1,176 @@
+"""Consumers: a named reader whose 64 partitions are leased to its workers, each with a stored cursor.
+
+An event belongs to the partition of each of its connections, so one connection's events are one worker's, in order.
+A partition that changes hands gets a new fence; a commit with an older one is refused, so a worker that was slow
+(or cut off) cannot undo the work of its successor. Leases are judged by the database's clock.
+
+A worker with more than its share is asked to `release` partitions and holds them until it does (or its lease ends):
+it finishes what it has begun, commits, and hands over; nothing is worked on twice at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.database import Database, Db
+from gateway.errors import CursorGone, Invalid, NotFound, StaleFence
+from gateway.stream.cursor import Cursor
+from gateway.stream.epoch import look
+from gateway.stream.read import at_time, earliest, latest
+
+PARTITIONS = 64
+
+MAKE = "INSERT INTO gateway.consumers (name, created_at) VALUES ($1, gateway.now()) ON CONFLICT DO NOTHING"
+MAKE_PARTITIONS = """INSERT INTO gateway.consumer_partitions (consumer, partition, cursor_seq)
+                     SELECT $1, p, $2 FROM generate_series(0, 63) AS p ON CONFLICT DO NOTHING"""
+LOCK = "SELECT name FROM gateway.consumers WHERE name = $1 FOR UPDATE"
+HELD = """SELECT partition, cursor_seq, fence, worker, lease_until > gateway.now() AS live
+            FROM gateway.consumer_partitions WHERE consumer = $1 ORDER BY partition"""
+RENEW = """UPDATE gateway.consumer_partitions SET lease_until = gateway.now() + make_interval(secs => $3)
+            WHERE consumer = $1 AND worker = $2 AND partition = ANY ($4::smallint[])"""
+TAKE = """UPDATE gateway.consumer_partitions
+             SET worker = $2, fence = fence + 1, lease_until = gateway.now() + make_interval(secs => $3)
+           WHERE consumer = $1 AND partition = ANY ($4::smallint[])"""
+GIVE_BACK = """UPDATE gateway.consumer_partitions SET worker = NULL, lease_until = '-infinity'
+                WHERE consumer = $1 AND worker = $2 AND partition = ANY ($3::smallint[])"""
+COMMIT = """UPDATE gateway.consumer_partitions AS p SET cursor_seq = greatest(p.cursor_seq, c.seq)
+              FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) AS c(partition, fence, seq)
+             WHERE p.consumer = $1 AND p.partition = c.partition AND p.fence = c.fence AND p.worker IS NOT NULL
+            RETURNING p.partition"""
+RESET = """UPDATE gateway.consumer_partitions
+              SET cursor_seq = $2, fence = fence + 1, worker = NULL, lease_until = '-infinity' WHERE consumer = $1"""
+STATES = """
+SELECT c.name, c.created_at, min(p.cursor_seq) AS cursor_seq, count(p.worker) FILTER (WHERE p.lease_until > gateway.now()) AS leased,
+       array_agg(DISTINCT p.worker) FILTER (WHERE p.lease_until > gateway.now()) AS workers,
+       greatest(coalesce((SELECT max(seq) FROM gateway.events), 0) - min(p.cursor_seq), 0) AS lag_events,
+       coalesce(extract(epoch FROM gateway.now() - (SELECT e.at FROM gateway.events e WHERE e.seq > min(p.cursor_seq) ORDER BY e.seq LIMIT 1)), 0)::float8 AS lag_s
+  FROM gateway.consumers c JOIN gateway.consumer_partitions p ON p.consumer = c.name
+ WHERE $1::text IS NULL OR c.name = $1
+ GROUP BY c.name, c.created_at ORDER BY c.name"""
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """One partition in a worker's hands: show `fence` with every commit, go on after `cursor`."""
+
+    partition: int
+    fence: int
+    cursor: Cursor
+    release: bool  # more than this worker's share: finish, commit, and give it back with the next lease
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything of `partition` up to `cursor` is done."""
+
+    partition: int
+    fence: int
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerState:
+    """Where a consumer stands. `lag_events` is an upper bound: numbers of rolled back appends count."""
+
+    name: str
+    created_at: datetime
+    cursor: Cursor  # of the partition that is furthest behind
+    leased: int
+    workers: tuple[str, ...]
+    lag_events: int
+    lag_s: float
+
+
+async def lease(
+    database: Database, name: str, worker: str, ttl_s: float, release: Sequence[int] = (), start: str = "earliest"
+) -> list[Leased]:
+    """Renew what `worker` holds, give back `release`, take what is free up to a fair share.
+
+    A consumer is made by its first lease, and begins at `start` ("earliest" or "latest").
+    """
+    async with database.transaction() as db:
+        await _make(db, name, start)
+        await db.fetchrow(LOCK, name)  # one lease at a time a consumer: shares are counted under it
+        if release:
+            await db.execute(GIVE_BACK, name, worker, list(release))
+        rows = await db.fetch(HELD, name)
+        mine = [row["partition"] for row in rows if row["live"] and row["worker"] == worker]
+        free = [row["partition"] for row in rows if not row["live"]]
+        workers = {row["worker"] for row in rows if row["live"]} | {worker}
+        share = -(-PARTITIONS // len(workers))
+        taken = free[: max(share - len(mine), 0)]
+        await db.execute(RENEW, name, worker, ttl_s, mine)
+        await db.execute(TAKE, name, worker, ttl_s, taken)
+        log = await look(db)
+        surplus = set(mine[share:])
+        return [
+            Leased(row["partition"], row["fence"], Cursor(log.epoch, row["cursor_seq"]), row["partition"] in surplus)
+            for row in await db.fetch(HELD, name)
+            if row["worker"] == worker and row["live"]
+        ]
+
+
+async def commit(database: Database, name: str, done: Sequence[Commit]) -> None:
+    """Move cursors forward (never back). What is valid is committed even if the rest is not.
+
+    Raises: StaleFence with the partitions that are no longer this worker's; CursorGone; Invalid.
+    """
+    async with database.transaction() as db:
+        log = await look(db)
+        end = (await latest(db)).seq
+        for one in done:
+            if one.cursor.epoch != log.epoch:
+                raise CursorGone(
+                    "the database was put back to an earlier point since this cursor was made",
+                    earliest=str(Cursor(log.epoch, log.dropped_through)),
+                )
+            if one.cursor.seq > end:
+                raise Invalid("the cursor is beyond the end of the stream")
+        rows = await db.fetch(
+            COMMIT, name, [c.partition for c in done], [c.fence for c in done], [c.cursor.seq for c in done]
+        )
+    moved = {row["partition"] for row in rows}
+    if stale := sorted({c.partition for c in done} - moved):
+        raise StaleFence("these partitions were given to another worker since", partitions=stale)
+
+
+async def reset(database: Database, name: str, to: datetime | str) -> Cursor:
+    """Put every partition of a consumer at a time, at "earliest" or "latest"; all leases end.    Raises: NotFound."""
+    async with database.transaction() as db:
+        if await db.fetchrow(LOCK, name) is None:
+            raise NotFound("no such consumer")
+        cursor = await _place(db, to)
+        await db.execute(RESET, name, cursor.seq)
+        return cursor
+
+
+async def states(db: Db, name: str | None = None) -> list[ConsumerState]:
+    """Every consumer, or the named one, with its lag."""
+    log = await look(db)
+    return [
+        ConsumerState(
+            row["name"], row["created_at"], Cursor(log.epoch, row["cursor_seq"]), row["leased"],
+            tuple(row["workers"] or ()), row["lag_events"], row["lag_s"],
+        )
+        for row in await db.fetch(STATES, name)
+    ]  # fmt: skip
+
+
+async def remove(db: Db, name: str) -> None:
+    """Forget a consumer and its cursors.    Raises: NotFound."""
+    if await db.fetchval("DELETE FROM gateway.consumers WHERE name = $1 RETURNING name", name) is None:
+        raise NotFound("no such consumer")
+
+
+async def _make(db: Db, name: str, start: str) -> None:
+    if await db.fetchval("SELECT name FROM gateway.consumers WHERE name = $1", name) is None:
+        await db.execute(MAKE, name)
+        await db.execute(MAKE_PARTITIONS, name, (await _place(db, start)).seq)
+
+
+async def _place(db: Db, to: datetime | str) -> Cursor:
+    if isinstance(to, datetime):
+        return await at_time(db, to)
+    return await (latest(db) if to == "latest" else earliest(db))

@@ -1,0 +1,99 @@
+"""Keeping the log in shape: days made ahead, old days dropped, old dedupe keys swept."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, cast
+
+import structlog
+
+from gateway import metrics
+from gateway.database import Database, Db
+
+log = structlog.get_logger(__name__)
+
+AHEAD_DAYS = 7
+SWEEP_PAGES = 2000  # of 8 KiB, in one pass of the sweep: about 16 MB, a few ten milliseconds
+SWEEP_CHUNK = 200  # pages in one statement: short transactions
+
+DAYS = """SELECT c.relname AS name, i.inhdetachpending AS pending
+            FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+           WHERE i.inhparent = 'gateway.events'::regclass ORDER BY c.relname"""
+LOOSE = """SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = 'gateway' AND c.relkind = 'r' AND c.relname ~ '^events_[0-9]{8}$'
+              AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)"""
+TODAY = "SELECT (gateway.now() AT TIME ZONE 'UTC')::date"
+SIZE = "SELECT pg_relation_size('gateway.dedupe') / current_setting('block_size')::int"
+SWEEP = """DELETE FROM gateway.dedupe
+            WHERE ctid >= $1::text::tid AND ctid < $2::text::tid AND expires_at < gateway.now()"""
+
+
+def day_of(name: str) -> date:
+    """The day that a partition holds, from its name."""
+    return datetime.strptime(name.removeprefix("events_"), "%Y%m%d").replace(tzinfo=UTC).date()
+
+
+class Upkeep:
+    """Run by every process; an advisory lock lets one do it at a time."""
+
+    def __init__(self, database: Database, retention_days: int) -> None:
+        self._database, self._retention_days = database, retention_days
+        self._page = 0  # where the sweep goes on
+
+    async def run_once(self) -> None:
+        """Make days ahead, drop those past retention, sweep a stretch of dedupe keys."""
+        async with self._database.acquire() as db:
+            if not await db.fetchval("SELECT pg_try_advisory_lock(hashtext('posthouse.upkeep'))"):
+                return
+            try:
+                await db.execute("SELECT gateway.make_partitions($1)", AHEAD_DAYS)
+                await self.drop_old_days(db)
+                await self.sweep(db)
+            finally:
+                await db.execute("SELECT pg_advisory_unlock(hashtext('posthouse.upkeep'))")
+            metrics.PARTITIONS_AHEAD_DAYS.set(await self.days_ahead(db))
+
+    async def days_ahead(self, db: Db) -> int:
+        """How many days from today on have their partition already; under 1 is an alert."""
+        days = [day_of(row["name"]) for row in await db.fetch(DAYS)]
+        return (max(days) - cast(date, await db.fetchval(TODAY))).days if days else -1
+
+    async def drop_old_days(self, db: Db) -> list[date]:
+        """Detach and drop every day that is wholly past retention. Readers of it are told by `dropped_through`."""
+        oldest_kept = cast(date, await db.fetchval(TODAY)) - timedelta(days=self._retention_days)
+        dropped = []
+        for row in await db.fetch(DAYS):
+            if day_of(row["name"]) < oldest_kept:
+                await self._detach(db, row["name"], pending=row["pending"])
+        for row in await db.fetch(LOOSE):  # also those whose process died between DETACH and DROP
+            if day_of(row["name"]) < oldest_kept:
+                await db.execute(f"DROP TABLE gateway.{row['name']}")  # the name fits LOOSE's pattern
+                dropped.append(day_of(row["name"]))
+                log.info("stream.day_dropped", day=str(day_of(row["name"])))
+        return dropped
+
+    async def sweep(self, db: Db) -> int:
+        """Delete expired dedupe keys from the next stretch of pages; the table has no index on the time.
+
+        A key may outlive its window until the walk comes round: it then deduplicates a little longer than promised.
+        """
+        pages = int(await db.fetchval(SIZE))
+        if self._page >= pages:
+            self._page = 0
+        deleted = 0
+        last = min(self._page + SWEEP_PAGES, pages)
+        while self._page < last:
+            upto = min(self._page + SWEEP_CHUNK, last)
+            status = await db.execute(SWEEP, f"({self._page},0)", f"({upto},0)")
+            deleted += int(status.rsplit(" ", 1)[1])
+            self._page = upto
+        return deleted
+
+    async def _detach(self, db: Db, name: str, *, pending: bool) -> None:
+        # First the edge, then the rows: a reader who finds them gone finds the edge moved too.
+        await db.execute(
+            f"UPDATE gateway.retention SET dropped_through = "  # noqa: S608 - the name comes from the catalog
+            f"greatest(dropped_through, coalesce((SELECT max(seq) FROM gateway.{name}), 0))"
+        )
+        how = "FINALIZE" if pending else "CONCURRENTLY"
+        await cast(Any, db).execute(f"ALTER TABLE gateway.events DETACH PARTITION gateway.{name} {how}")
