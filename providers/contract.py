@@ -40,9 +40,8 @@ class Delivery:
 class Trust:
     """What a verifier may rely on. Its repr shows no secret."""
 
-    secrets: tuple[bytes, ...] = field(
-        repr=False
-    )  # newest first; of the endpoint if the URL names one that has its own
+    # Newest first; of the endpoint if the URL names one that has its own.
+    secrets: tuple[bytes, ...] = field(repr=False)
     endpoint: bool  # the request came to /hooks/{integration}/{endpoint}
     settings: Mapping[str, Any] = field(default_factory=dict)  # the integration's, validated by the module's `Settings`
     client_id: str | None = None
@@ -106,9 +105,7 @@ class Facts:
     docs_url: str
     signature_headers: tuple[str, ...] = ()  # authenticators: refused when doubled, never stored
     identity_headers: tuple[str, ...] = ()  # delivery id and timestamp: refused when doubled
-    kept_headers: tuple[
-        str, ...
-    ] = ()  # allow-list of headers that an event carries (identity headers come by themselves)
+    kept_headers: tuple[str, ...] = ()  # what an event carries, an allow-list (identity headers come by themselves)
     timestamp_tolerance_s: int | None = None  # absolute difference; None where the scheme signs no time
     # The provider's longest retry or resend, at least 72 h: how long a dedupe key is kept (PROTOCOLS 2).
     dedupe_window_s: int = 72 * 3600

@@ -1,0 +1,208 @@
+"""Slack: Events API, interactive payloads and slash commands, all to one Request URL of the app."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from slack_sdk.signature import SignatureVerifier
+
+from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified, event_name
+from providers.errors import HandshakeRefused, Malformed, SignatureMismatch
+from providers.reading import account, at, document, form, identifier, instant, media_type, text
+from providers.signatures import header, matching, raw, signed_time, text_secret_complaint, within
+from providers.slicing import blank, blank_field, blank_in_field
+
+FACTS = Facts(
+    name="slack",
+    title="Slack",
+    docs_url="https://docs.slack.dev/apis/events-api/",
+    # https://docs.slack.dev/authentication/verifying-requests-from-slack/ (five minutes)
+    signature_headers=("x-slack-signature",),
+    identity_headers=("x-slack-request-timestamp",),
+    timestamp_tolerance_s=5 * 60,
+    # https://docs.slack.dev/apis/events-api/#responding (three seconds; retries at once, after 1 and after 5 minutes)
+    kept_headers=("x-slack-retry-num", "x-slack-retry-reason"),
+    ack_deadline_s=3.0,
+    # https://docs.slack.dev/reference/events/tokens_revoked, …/app_uninstalled, …/team_access_revoked
+    signals=("tokens_revoked", "app_uninstalled", "team_access_revoked"),
+)
+
+FORM = "application/x-www-form-urlencoded"
+
+_SIGNATURE = re.compile(r"v0=[0-9a-f]{64}")
+_CHALLENGE = re.compile(r"[A-Za-z0-9._~=-]{1,128}")
+
+
+def check_secret(secret: bytes) -> str | None:
+    """The app's Signing Secret, as its Basic Information page shows it."""
+    if secret.startswith((b"xox", b"xapp-", b"xoxe.")):
+        return "is a token, not the app's signing secret"
+    return text_secret_complaint(secret)
+
+
+def verify(delivery: Delivery, trust: Trust, now: datetime) -> Verified:
+    """Raise `Refused` unless Slack signed this body in the last (or, by its clock, next) five minutes.
+
+    The digest is the SDK's. Its `is_valid` is not used: it raises on hostile headers and cannot say "stale".
+    """
+    timestamp = header(delivery, "x-slack-request-timestamp")
+    signature = header(delivery, "x-slack-signature")
+    signed_at = signed_time(timestamp)
+    if not _SIGNATURE.fullmatch(signature):
+        raise SignatureMismatch("signature is not of the form v0=…")
+    try:
+        body = delivery.body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Malformed("not UTF-8") from None
+
+    def due(secret: bytes) -> bytes:
+        try:
+            verifier = SignatureVerifier(secret.decode("utf-8"))
+        except ValueError:  # white space, or no text at all: `check_secret` has said so
+            return b""
+        return (verifier.generate_signature(timestamp=timestamp, body=body) or "").encode()
+
+    index = matching(trust.secrets, due, [raw(signature)])
+    within(signed_at, now, FACTS.timestamp_tolerance_s or 0)
+    return Verified(scheme="v0", secret=index, signed_at=signed_at)
+
+
+def challenge(delivery: Delivery, trust: Trust) -> Answer | None:
+    """Echo a signed `url_verification`.    Raises: HandshakeRefused, the challenge is not one that Slack makes.
+
+    https://docs.slack.dev/reference/events/url_verification
+    """
+    if b"url_verification" not in delivery.body or _is_form(delivery):
+        return None
+    sent = document(delivery.body)
+    if sent.get("type") != "url_verification":
+        return None
+    value = sent.get("challenge")
+    if not isinstance(value, str) or not _CHALLENGE.fullmatch(value):
+        raise HandshakeRefused("challenge is not of the expected form")
+    return Answer(200, value.encode(), "text/plain", (("x-content-type-options", "nosniff"),))
+
+
+def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
+    """One item: an event, an interaction, a slash command."""
+    if _is_form(delivery):
+        fields = form(delivery.body)
+        if "payload" in fields:
+            return [_interaction(delivery, document(fields["payload"].encode("utf-8", "surrogatepass")))]
+        return [_command(delivery, fields)]
+    sent = document(delivery.body)
+    if sent.get("type") == "app_rate_limited":
+        return [_rate_limited(delivery, sent)]
+    return [_event(delivery, sent)]
+
+
+def redact(data: bytes) -> bytes:
+    """Blank the legacy verification token, which some old receivers still take as proof."""
+    if data.lstrip().startswith(b"{"):
+        return blank(data, "token")
+    return blank_in_field(blank_field(data, "token"), "payload", "token")
+
+
+def _is_form(delivery: Delivery) -> bool:
+    return media_type(delivery.headers.get("content-type")) == FORM
+
+
+def _event(delivery: Delivery, sent: dict[str, Any]) -> Item:
+    """https://docs.slack.dev/apis/events-api/#callback-field"""
+    inner = text(at(sent, "event", "type")) if sent.get("type") == "event_callback" else text(sent.get("type"))
+    name = event_name(inner)
+    return Item(
+        event=name,
+        data=delivery.body,
+        accounts=_distinct(_seen_by(sent)),
+        dedupe=identifier(sent.get("event_id")),
+        occurred_at=instant(sent.get("event_time")),
+        signal=name in FACTS.signals,
+    )
+
+
+def _seen_by(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The installations that an event concerns: never the user who acted, only those who authorized.
+
+    `authorizations` holds one installation of possibly several; `team_id` names the workspace it happened in.
+    """
+    team, enterprise = sent.get("team_id"), sent.get("enterprise_id")
+    yield account("team", team)
+    if not team:
+        yield account("enterprise", enterprise)
+    authorizations = sent.get("authorizations")
+    for one in authorizations if isinstance(authorizations, list) else []:
+        yield account("team", at(one, "team_id"))
+        if at(one, "is_enterprise_install") is True or not at(one, "team_id"):
+            yield account("enterprise", at(one, "enterprise_id") or enterprise)
+        if at(one, "is_bot") is False:
+            yield account("user", at(one, "team_id") or team, at(one, "user_id"))
+    # Ids of the users whose tokens went; a bot's token is the team's installation, which is named already.
+    if at(sent, "event", "type") == "tokens_revoked":
+        users = at(sent, "event", "tokens", "oauth")
+        for user in users if isinstance(users, list) else []:
+            yield account("user", team or enterprise, user)
+    if at(sent, "event", "type") == "team_access_revoked":
+        teams = at(sent, "event", "team_ids")
+        for gone in teams if isinstance(teams, list) else []:
+            yield account("team", gone)
+
+
+def _rate_limited(delivery: Delivery, sent: dict[str, Any]) -> Item:
+    """https://docs.slack.dev/reference/events/app_rate_limited: no event id; one for each team and minute."""
+    team, minute = identifier(sent.get("team_id")), identifier(sent.get("minute_rate_limited"))
+    return Item(
+        event="app_rate_limited",
+        data=delivery.body,
+        accounts=_distinct(_seen_by(sent)),
+        dedupe=f"app_rate_limited:{team}:{minute}" if team and minute else None,
+        occurred_at=instant(sent.get("minute_rate_limited")),
+    )
+
+
+def _interaction(delivery: Delivery, sent: dict[str, Any]) -> Item:
+    """https://docs.slack.dev/reference/interaction-payloads"""
+    trigger = identifier(sent.get("trigger_id"))
+    return Item(
+        event=event_name("interactive." + (text(sent.get("type")) or "unknown")),
+        data=delivery.body,
+        content_type=FORM,
+        accounts=_used_in(
+            at(sent, "team", "id") or at(sent, "user", "team_id"),
+            at(sent, "enterprise", "id"),
+            at(sent, "user", "id"),
+            sent.get("is_enterprise_install") is True,
+        ),
+        dedupe=f"trigger:{trigger}" if trigger else None,
+        occurred_at=instant(sent.get("action_ts") or at(sent, "actions", 0, "action_ts")),
+    )
+
+
+def _command(delivery: Delivery, sent: dict[str, str]) -> Item:
+    """https://docs.slack.dev/interactivity/implementing-slash-commands; `ssl_check` comes in the same form."""
+    trigger = identifier(sent.get("trigger_id"))
+    return Item(
+        event="slash_command" if "command" in sent else "ssl_check" if "ssl_check" in sent else "unknown",
+        data=delivery.body,
+        content_type=FORM,
+        accounts=_used_in(
+            sent.get("team_id"),
+            sent.get("enterprise_id"),
+            sent.get("user_id"),
+            sent.get("is_enterprise_install") == "true",
+        ),
+        dedupe=f"trigger:{trigger}" if trigger else None,
+    )
+
+
+def _used_in(team: Any, enterprise: Any, user: Any, enterprise_install: bool) -> tuple[str, ...]:
+    """Here the user who acted is named too: it is the app itself that they spoke to."""
+    organization = account("enterprise", enterprise) if enterprise_install or not team else ()
+    return _distinct((account("team", team), organization, account("user", team or enterprise, user)))
+
+
+def _distinct(keys: Iterator[tuple[str, ...]] | tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for some in keys for key in some))
