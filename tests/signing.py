@@ -6,7 +6,7 @@ Contract tests use it in memory (`signed`), the demo, the fuzz run and the chaos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -45,6 +45,7 @@ class Signer:
     secrets: tuple[bytes, bytes, bytes] = field(repr=False)  # the newest, the one before it, another app's
     bodies: tuple[bytes, ...]  # as the provider sends them: the first is an everyday one
     headers: Headers
+    fresh: Callable[[str], bytes] | None = None  # an everyday body with this delivery id, where the id is in the body
     sealed: Sealed = _as_it_is
     method: str = "POST"
     endpoint: bool = False  # sends to /hooks/{integration}/{endpoint}
@@ -79,6 +80,11 @@ def signed(
         headers={**made, **(headers or {})},
         body=body,
     )
+
+
+def fresh(signer: Signer, delivery_id: str) -> bytes:
+    """A body that, sent with this `delivery_id`, is a delivery of its own to every deduplication."""
+    return signer.fresh(delivery_id) if signer.fresh else signer.bodies[0]
 
 
 def trusting(signer: Signer, *secrets: bytes) -> Trust:
