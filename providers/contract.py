@@ -110,7 +110,9 @@ class Facts:
     # The provider's longest retry or resend, at least 72 h: how long a dedupe key is kept (PROTOCOLS 2).
     dedupe_window_s: int = 72 * 3600
     signs_with: Literal["signing_secrets", "client_secrets", "keys", "endpoint"] = "signing_secrets"
-    keys_url: str | None = None  # where the provider publishes its public keys (JWKS)
+    keys_url: str | None = None  # where the provider publishes its public keys
+    # What is there: a JWKS document, or an object of kid -> PEM. Trust.keys has a JWK or a PEM text for each kid.
+    keys_format: Literal["jwks", "pem"] = "jwks"
     ack_status: int = 200
     ack_deadline_s: float = 10.0
     refused_status: int = 401  # what this provider's rules want for a wrong signature
