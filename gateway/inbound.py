@@ -1,0 +1,198 @@
+"""What happens to one inbound delivery between its last byte and its answer: verify, split, keep, answer.
+
+    verify raw bytes -> challenge? -> items -> events -> append (one commit with whatever arrived meanwhile) -> 2xx
+
+Everything fails closed: an answer below 300 that is not a handshake's means that each verified item is committed.
+The door (`web/hooks.py`) has read the bytes and found the integration; nothing here reads a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import orjson
+
+from gateway import ids, metrics
+from gateway.catalog import Integration
+from gateway.endpoints.store import HookEndpoint
+from gateway.regions import Region, account_hash
+from gateway.service import Gateway
+from gateway.stream.append import NewEvent
+from gateway.vault.keyring import Keyring
+from providers.contract import Answer, Delivery, Item, Trust, Verified
+from providers.errors import HandshakeRefused, Malformed, SignatureMismatch, UnknownKey
+
+# Above this many bytes hashing and parsing leave the event loop: one large body must not hold up small ones.
+THREAD_BYTES = 256 * 1024
+OWN_KEY_WINDOW_S = 3600  # an event without a key of the provider's: long enough for a batch to be sent again
+
+# A handshake's answer carries text that a stranger chose: a browser must never render it.
+SAFE_TEXT = (("x-content-type-options", "nosniff"), ("content-security-policy", "sandbox; default-src 'none'"))
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A delivery at a known integration (and hook endpoint, if its URL names one)."""
+
+    integration: Integration
+    endpoint: HookEndpoint | None
+    region: Region
+    delivery: Delivery
+
+    @property
+    def trust(self) -> Trust:
+        """The endpoint's own secrets where it has some, else the integration's."""
+        trust = self.integration.trust
+        if self.endpoint is None:
+            return trust
+        return replace(trust, endpoint=True, secrets=self.endpoint.secrets or trust.secrets)
+
+
+async def take(gateway: Gateway, arrival: Arrival, now: datetime) -> Answer:
+    """Verify and keep one delivery.
+
+    Raises: Refused (nothing was kept), Unavailable (not known to be kept), Unstorable.
+    """
+    integration, delivery = arrival.integration, arrival.delivery
+    provider, trust = integration.provider, arrival.trust
+    if (answer := _unsigned_handshake(arrival, trust)) is not None:
+        return answer
+    if delivery.method != "POST":
+        raise HandshakeRefused("this provider shakes hands in another way")
+
+    verified = await _verify(gateway, arrival, trust, now)
+    if provider.challenge is not None and (answer := provider.challenge(delivery, trust)) is not None:
+        return replace(answer, headers=(*answer.headers, *SAFE_TEXT))
+
+    if len(delivery.body) > THREAD_BYTES:
+        items = await asyncio.to_thread(_items, arrival, verified)
+    else:
+        items = _items(arrival, verified)
+    if verified.only is not None:
+        count_refused(integration, SignatureMismatch.reason)  # items of the request that did not verify by themselves
+
+    events = _events(gateway.control_keyring, arrival, verified, items, now)
+    kept = await arrival.region.appender.keep(events)
+    name, facts = integration.name, provider.facts
+    for one in kept:
+        outcome = "duplicate" if one.duplicate else "dropped" if one.seq is None and not one.matched else "kept"
+        metrics.DELIVERIES.labels(facts.name, name, outcome).inc()
+        if not one.matched and not one.duplicate:
+            metrics.UNATTRIBUTED.labels(facts.name, name).inc()
+    return Answer(facts.ack_status)
+
+
+def count_refused(integration: Integration, reason: str) -> None:
+    """One more that was not taken, by reason."""
+    metrics.REFUSED.labels(integration.provider.facts.name, integration.name, reason).inc()
+
+
+def _unsigned_handshake(arrival: Arrival, trust: Trust) -> Answer | None:
+    """PROTOCOLS 7: a handshake that proves nothing is answered only where somebody waits for it."""
+    provider, delivery = arrival.integration.provider, arrival.delivery
+    rule = provider.facts.handshake
+    if rule is None or provider.handshake is None or delivery.method not in rule.methods:
+        return None
+    answer = provider.handshake(delivery, trust)
+    if answer is None:
+        return None
+    if len(delivery.body) > rule.max_body:
+        raise HandshakeRefused("the handshake's body is too large")
+    if rule.where == "confirming" and (arrival.endpoint is None or arrival.endpoint.state != "confirming"):
+        raise HandshakeRefused("no handshake is expected here")
+    return replace(answer, headers=(*answer.headers, *SAFE_TEXT))
+
+
+async def _verify(gateway: Gateway, arrival: Arrival, trust: Trust, now: datetime) -> Verified:
+    """Ask the provider's verifier, in a thread for large bodies, with published keys where it needs them."""
+    provider, delivery = arrival.integration.provider, arrival.delivery
+    facts = provider.facts
+    if facts.keys_url is not None:
+        trust = replace(trust, keys=await gateway.published_keys.get(facts))
+    try:
+        if len(delivery.body) > THREAD_BYTES:
+            return await asyncio.to_thread(provider.verify, delivery, trust, now)
+        return provider.verify(delivery, trust, now)
+    except UnknownKey:
+        # The provider may have changed its keys a moment ago; asked again at most once a minute.
+        trust = replace(trust, keys=await gateway.published_keys.get(facts, missing=True))
+        return provider.verify(delivery, trust, now)
+
+
+def _items(arrival: Arrival, verified: Verified) -> Sequence[Item]:
+    items = arrival.integration.provider.items(arrival.delivery, verified)
+    if not items:
+        raise Malformed("the delivery says nothing")
+    return items
+
+
+def _events(
+    control_keyring: Keyring, arrival: Arrival, verified: Verified, items: Sequence[Item], now: datetime
+) -> list[NewEvent]:
+    integration, endpoint, region, delivery = arrival.integration, arrival.endpoint, arrival.region, arrival.delivery
+    provider = integration.provider
+    prefix = f"posthouse.delivery.{provider.facts.name}."
+    body_digest = hashlib.sha256(delivery.body).hexdigest()
+    headers = {k: v for k, v in delivery.headers.items() if k in provider.kept_headers}
+    verification: dict[str, object] = {"scheme": verified.scheme, "secret": verified.secret}
+    if verified.signed_at is not None:
+        verification["signed_at"] = verified.signed_at
+    request: dict[str, object] = {"digest": "sha256:" + body_digest, "size": len(delivery.body)}
+    if endpoint is not None:
+        request["endpoint"] = ids.show(ids.ENDPOINT, endpoint.id)
+    about: dict[str, object] = {
+        "received_at": now,
+        "headers": headers,
+        "verification": verification,
+        "request": request,
+    }
+    # A delivery id is unique at its sender: of one integration, or of one hook endpoint with a secret of its own.
+    scope = integration.id.bytes + (endpoint.id.bytes if endpoint is not None and endpoint.secrets else b"")
+
+    events = []
+    for index, item in enumerate(items):
+        event_id = ids.uuid7(now)
+        data = item.data
+        if len(items) > 1:
+            about["item"] = {"index": index, "of": len(items)}
+        if provider.redact is not None:
+            data = provider.redact(item.data)
+            if data != item.data:
+                # Of the bytes as signed: the only proof left of what stood where we blanked.
+                about["digest"] = "sha256:" + hashlib.sha256(item.data).hexdigest()
+        key = event_id
+        if item.dedupe is not None:
+            key = region.keyring.mac_id("dedupe", scope + item.dedupe.encode("utf-8", "surrogatepass"))
+        events.append(
+            NewEvent(
+                id=event_id,
+                key=key,
+                window_s=OWN_KEY_WINDOW_S if item.dedupe is None else provider.facts.dedupe_window_s,
+                type=prefix + item.event,
+                time=_storable(item.occurred_at, now),
+                integration=integration.id,
+                connection=None if endpoint is None else endpoint.connection_id,
+                accounts=tuple(account_hash(control_keyring, integration.id, a) for a in item.accounts),
+                drop_unmatched=integration.unattributed == "drop",
+                signal=item.signal,
+                content_type=item.content_type,
+                delivery=orjson.dumps(about, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC),
+                data=data,
+            )
+        )
+        about.pop("digest", None)
+    return events
+
+
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _storable(occurred_at: datetime | None, now: datetime) -> datetime:
+    """The provider's time where it makes sense; a time before 1970 or a day ahead of us says nothing."""
+    if occurred_at is None or not _EARLIEST <= occurred_at <= now + timedelta(days=1):
+        return now
+    return occurred_at

@@ -1,0 +1,81 @@
+"""Where a tenant's things live: a region is one database and one keyring, with this process's workers for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from gateway.clock import Clock
+from gateway.database import Database, Listener
+from gateway.errors import NotFound
+from gateway.settings import Settings
+from gateway.stream.appender import Appender
+from gateway.stream.upkeep import Upkeep
+from gateway.vault.keyring import Keyring
+
+DEFAULT = "default"
+
+
+@dataclass(slots=True)
+class Region:
+    """One region, as this process serves it."""
+
+    name: str
+    database: Database
+    keyring: Keyring
+    appender: Appender
+    news: Listener  # wakes at every commit to the log
+    upkeep: Upkeep
+
+    @classmethod
+    def build(cls, name: str, dsn: str, keyring: Keyring, settings: Settings, clock: Clock) -> Region:
+        """A region whose parts are not started yet."""
+        database = Database(dsn)
+        return cls(
+            name, database, keyring,
+            Appender(database, clock, settings.commit_deadline_s),
+            Listener(database, "posthouse_events", settings.poll_s),
+            Upkeep(database, settings.retention_days),
+        )  # fmt: skip
+
+    async def open(self) -> None:
+        await self.database.open()
+        await self.appender.start()
+        await self.news.start()
+
+    async def close(self) -> None:
+        """Let queued deliveries finish, then disconnect."""
+        await self.appender.stop()
+        await self.news.stop()
+        await self.database.close()
+
+
+class Regions:
+    """The regions that this process serves, by name."""
+
+    def __init__(self, regions: list[Region]) -> None:
+        self._regions = {region.name: region for region in regions}
+
+    def __iter__(self) -> Iterator[Region]:
+        return iter(self._regions.values())
+
+    def get(self, name: str) -> Region:
+        """Raises: NotFound, this process does not serve that region."""
+        try:
+            return self._regions[name]
+        except KeyError:
+            raise NotFound("this process does not serve that region") from None
+
+    def holds(self, name: str) -> bool:
+        return name in self._regions
+
+    @property
+    def home(self) -> Region:
+        """The only region, or the first: where a call that names no tenant is answered."""
+        return next(iter(self._regions.values()))
+
+
+def account_hash(keyring: Keyring, integration: UUID, account: str) -> UUID:
+    """What is stored of an account's key: a keyed hash under the *control* keyring, the same in every region."""
+    return keyring.mac_id("account", integration.bytes + account.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,110 @@
+"""The wired parts of one process. Whoever answers requests or runs loops is handed a `Gateway`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from gateway import metrics
+from gateway.catalog import Catalog
+from gateway.clock import Clock, SystemClock
+from gateway.database import AWAY, Database
+from gateway.endpoints.store import EndpointCache
+from gateway.errors import SetupError, Unavailable
+from gateway.loop import every
+from gateway.published_keys import PublishedKeys
+from gateway.refusals import Refusals
+from gateway.regions import DEFAULT, Region, Regions
+from gateway.settings import Settings
+from gateway.stream import consumers
+from gateway.stream.epoch import settle
+from gateway.vault import checks, keyring
+from gateway.vault.keyring import Keyring
+
+UPKEEP_EVERY_S = 3600.0
+WATCH_EVERY_S = 5.0
+REFUSALS_EVERY_S = 1.0
+
+
+class Gateway:
+    """One process's databases, keyrings, memory of control, and background loops."""
+
+    def __init__(self, settings: Settings, clock: Clock, keys: Keyring) -> None:
+        if settings.database_url is None or settings.control_url is None:
+            raise SetupError("POSTHOUSE_DATABASE_URL is not set (or use `posthouse up`, which brings a database)")
+        self.settings, self.clock, self.control_keyring = settings, clock, keys
+        self.control = Database(settings.control_url.get_secret_value())
+        self.regions = Regions([Region.build(DEFAULT, settings.database_url.get_secret_value(), keys, settings, clock)])
+        self.catalog = Catalog(self.control, keys, clock, settings)
+        self.published_keys = PublishedKeys(clock, settings)
+        self.endpoints = EndpointCache(clock)
+        self.refusals = Refusals()
+        self.state: Literal["starting", "ready", "draining"] = "starting"
+        self.draining = asyncio.Event()  # set once: streams close themselves with their cursor
+        self._loops: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def open(cls, settings: Settings, clock: Clock | None = None) -> Gateway:
+        """Load the keyring, connect, check that it is the right one, read control, start the loops.
+
+        Raises: SetupError (no keyring, the wrong one, no database set), or one of `database.AWAY`.
+        """
+        gateway = cls(settings, clock or SystemClock(), keyring.load(settings))
+        try:
+            await gateway._open()
+        except BaseException:
+            await gateway.close()
+            raise
+        return gateway
+
+    async def _open(self) -> None:
+        await self.control.open()
+        await checks.verify_against(self.control, self.control_keyring)
+        for region in self.regions:
+            await region.open()
+            await settle(region.database)
+            await region.upkeep.run_once()
+        await self.catalog.open()
+        self._loops = [
+            asyncio.create_task(every(WATCH_EVERY_S, self.watch, name="watch")),
+            asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
+            *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
+        ]
+        self.state = "ready"
+
+    async def close(self) -> None:
+        """Finish what was accepted, write what is buffered, disconnect."""
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        try:
+            await self.write_refusals()
+        except (Unavailable, AttributeError, *AWAY):
+            pass  # notes about refused deliveries, not deliveries
+        await self.catalog.close()
+        await self.published_keys.close()
+        for region in self.regions:
+            await region.close()
+        await self.control.close()
+
+    async def watch(self) -> None:
+        """Figures that somebody must ask for: which dependencies are up, how far behind each consumer is."""
+        metrics.DEPENDENCY_UP.labels("control").set(await _up(self.control))
+        for region in self.regions:
+            metrics.DEPENDENCY_UP.labels(f"region:{region.name}").set(await _up(region.database))
+            async with region.database.acquire() as db:
+                for state in await consumers.states(db):
+                    metrics.CONSUMER_LAG_EVENTS.labels(state.name).set(state.lag_events)
+                    metrics.CONSUMER_LAG_SECONDS.labels(state.name).set(state.lag_s)
+
+    async def write_refusals(self) -> None:
+        """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""
+        for region in self.regions:
+            await self.refusals.flush(region.database)
+
+
+async def _up(database: Database) -> int:
+    try:
+        return int(await database.fetchval("SELECT 1"))
+    except Unavailable:
+        return 0
