@@ -22,12 +22,8 @@ class Settings(BaseSettings):
     control_database_url: SecretStr | None = Field(
         None, description="a database of its own for control; unset: the region's"
     )
-    home: Path = Field(
-        Path("posthouse-data"), description="folder of `posthouse up`: embedded database, keyring"
-    )
-    keyring_file: Path | None = Field(
-        None, description="keyring file; unset: `keyring.json` in the home folder"
-    )
+    home: Path = Field(Path("posthouse-data"), description="folder of `posthouse up`: embedded database, keyring")
+    keyring_file: Path | None = Field(None, description="keyring file; unset: `keyring.json` in the home folder")
     keyring: SecretStr | None = Field(None, description="the keyring itself, instead of a file")
 
     public_url: str = Field(
@@ -35,32 +31,28 @@ class Settings(BaseSettings):
         description="what providers call, without a trailing slash; never taken from headers",
     )
     public_listen: str = Field("127.0.0.1:8080", description="host:port of the public listener (/hooks)")
-    private_listen: str = Field(
-        "127.0.0.1:8081", description="host:port of the private listener (everything else)"
-    )
+    private_listen: str = Field("127.0.0.1:8081", description="host:port of the private listener (everything else)")
 
     max_body_bytes: int = Field(25 * MIB, ge=1, description="largest delivery taken; larger ones get 413")
     max_inflight_bytes: int = Field(
         256 * MIB, ge=1, description="bytes of deliveries in memory per process; 503 beyond"
     )
-    commit_deadline_s: float = Field(
-        1.8, gt=0, description="how long a delivery waits for its commit before 503"
-    )
+    commit_deadline_s: float = Field(1.8, gt=0, description="how long a delivery waits for its commit before 503")
     drain_pause_s: float = Field(
         5.0, ge=0, description="after SIGTERM: not ready, but still serving, for the load balancer"
     )
     drain_timeout_s: float = Field(20.0, gt=0, description="then: this long for accepted requests to finish")
 
-    retention_days: int = Field(
-        7, ge=1, description="how long the stream keeps events (whole days are dropped)"
-    )
+    retention_days: int = Field(7, ge=1, description="how long the stream keeps events (whole days are dropped)")
     poll_s: float = Field(0.5, gt=0, le=5, description="poll behind a lost wake-up")
     stale_control_s: float = Field(
         300.0, ge=0, description="how long keys and routes are served from memory while control is away"
     )
-    log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field(
-        "json", description="`json` or `console`"
+    keys_urls: dict[str, str] = Field(
+        default_factory=dict,
+        description='where providers\' public keys are fetched instead, as JSON `{"google": URL}`: for tests and mirrors',
     )
+    log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field("json", description="`json` or `console`")
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         "info", description="least level logged"
     )
@@ -71,6 +63,13 @@ class Settings(BaseSettings):
         if not value.startswith(("http://", "https://")) or "?" in value or "#" in value:
             raise ValueError("must be an http(s) URL without query or fragment")
         return value.rstrip("/")
+
+    @field_validator("keys_urls")
+    @classmethod
+    def _plain_urls(cls, value: dict[str, str]) -> dict[str, str]:
+        if not all(url.startswith(("http://", "https://")) for url in value.values()):
+            raise ValueError("must hold http(s) URLs by provider")
+        return value
 
     @field_validator("public_listen", "private_listen")
     @classmethod

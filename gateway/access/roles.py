@@ -1,0 +1,38 @@
+"""Roles: what a key may do. A route names its action; a role is the set of actions that it allows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+# Every action of the API, `thing:verb`. `keys:write` and `integrations:write` are the administrator's alone.
+ACTIONS = frozenset(
+    {
+        "events:read",
+        "consumers:read",
+        "consumers:write",
+        "tenants:read",
+        "tenants:write",
+        "connections:read",
+        "connections:write",
+        "endpoints:read",
+        "endpoints:write",
+        "integrations:read",
+        "integrations:write",
+        "keys:read",
+        "keys:write",
+        "refusals:read",
+    }
+)
+
+ADMIN = "admin"
+ROLES: dict[str, frozenset[str] | Literal["*"]] = {
+    ADMIN: "*",
+    "reader": frozenset({"events:read", "consumers:read", "connections:read"}),  # looks, changes nothing
+    "consumer": frozenset({"events:read", "consumers:read", "consumers:write"}),  # a worker on the stream
+}
+
+
+def allows(role: str, action: str) -> bool:
+    """May a key of `role` do `action`? An unknown role may do nothing."""
+    allowed = ROLES.get(role, frozenset())
+    return allowed == "*" or action in allowed

@@ -1,0 +1,1 @@
+"""Integrations: the app registrations at providers that this deployment takes deliveries for."""
