@@ -50,6 +50,7 @@ class Signer:
     method: str = "POST"
     endpoint: bool = False  # sends to /hooks/{integration}/{endpoint}
     covers_body: bool = True  # False: the authenticator says nothing about the body (tokens, OIDC)
+    ignored_headers: frozenset[str] = frozenset()  # authenticators that it sends and we never look at
     signs_time: bool = True  # an old or a future signature is refused
     settings: Mapping[str, Any] = field(default_factory=dict)
     client_id: str | None = None
