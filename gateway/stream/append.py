@@ -12,7 +12,7 @@ from gateway.database import Db
 APPEND = """
 SELECT number, event_seq, matched, extract(epoch FROM waited)::float8 AS waited_s
   FROM gateway.append($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::uuid[], $7::uuid[],
-                      $8::bool[], $9::bool[], $10::text[], $11::text[], $12::bytea[], $13::int[], $14::uuid[])"""
+                      $8::bool[], $9::bool[], $10::text[], $11::text[], $12::bytea[], $13::bytea[])"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,6 @@ async def append(db: Db, events: Sequence[NewEvent]) -> list[Kept]:
 
 
 def _columns(events: Sequence[NewEvent]) -> tuple[list[object], ...]:
-    rows: list[object] = []
-    hashes: list[object] = []
-    for number, event in enumerate(events, 1):
-        for account in event.accounts:
-            rows.append(number)
-            hashes.append(account)
     return (
         [e.id for e in events],
         [e.key for e in events],
@@ -84,6 +78,5 @@ def _columns(events: Sequence[NewEvent]) -> tuple[list[object], ...]:
         [e.content_type for e in events],
         [None if e.delivery is None else e.delivery.decode() for e in events],
         [e.data for e in events],
-        rows,
-        hashes,
+        [b"".join(a.bytes for a in e.accounts) for e in events],
     )

@@ -70,7 +70,7 @@ CREATE TABLE gateway.events (
   connections uuid[] NOT NULL,        -- of this region only; empty: matched none yet
   tenants text[] NOT NULL,
   partitions smallint[] NOT NULL,     -- the consumer partitions it belongs to: one for each connection
-  accounts uuid[] NOT NULL,           -- hashes by which it is looked at again after an activation
+  accounts uuid[] NOT NULL,           -- hashes by which an unmatched signal is looked at again after an activation
   signal boolean NOT NULL,            -- may say something about a grant
   content_type text NOT NULL,
   delivery json,                      -- headers, verification, digests; null for events that are our own
@@ -79,7 +79,6 @@ CREATE TABLE gateway.events (
 ALTER TABLE gateway.events ALTER COLUMN data SET STORAGE EXTERNAL;   -- pglz would cost more than it saves
 CREATE INDEX events_seq_order ON gateway.events (seq);
 CREATE INDEX events_signal ON gateway.events (seq) WHERE signal;
-CREATE INDEX events_unmatched ON gateway.events USING gin (accounts) WHERE connections = '{}';
 
 CREATE FUNCTION gateway.identity() RETURNS text LANGUAGE sql STABLE AS $$
   SELECT concat_ws(':', (SELECT system_identifier FROM pg_control_system()),
@@ -139,29 +138,32 @@ CREATE FUNCTION gateway.partition_of(id uuid) RETURNS smallint LANGUAGE sql IMMU
 --      it starts): an activation whose event has a lower seq is seen, one with a higher seq is not. So the look-back
 --      after an activation needs only the events before it: nothing falls between.
 -- Returns the fresh events; those missing were duplicates. `waited` is the time spent on the lock.
--- Arrays run in parallel, one entry an event; account_rows / account_hashes are the flattened pairs (event number
--- from 1, hash), since an event may have several accounts.
+-- Arrays run in parallel, one entry an event; `accounts` holds the 16-byte hashes of its accounts, one after another.
+-- No joins between the arrays: the planner knows nothing of their length and would nest loops over them.
 CREATE FUNCTION gateway.append(
   ids uuid[], keys uuid[], windows_s integer[], types text[], times timestamptz[], integrations uuid[],
   fixed_connections uuid[], drops boolean[], signals boolean[], content_types text[], deliveries text[], datas bytea[],
-  account_rows integer[], account_hashes uuid[]
-) RETURNS TABLE (number integer, event_seq bigint, matched boolean, waited interval) LANGUAGE plpgsql AS $$
+  accounts bytea[]
+) RETURNS TABLE (number integer, event_seq bigint, matched boolean, waited interval) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan   -- the arrays differ, the plan does not: planning cost more than running
+AS $$
 #variable_conflict use_column
 DECLARE
   fresh uuid[];
+  all_fresh boolean;
   before timestamptz;
   wait interval;
-  kept_at timestamptz;
+  kept_at timestamptz := gateway.now();
 BEGIN
   WITH kept AS (
     INSERT INTO gateway.dedupe (key, expires_at)
-    SELECT k, gateway.now() + make_interval(secs => w)
-      FROM unnest(keys, windows_s) AS i(k, w) ORDER BY k
+    SELECT k, kept_at + make_interval(secs => w) FROM unnest(keys, windows_s) AS i(k, w) ORDER BY k
     ON CONFLICT (key) DO NOTHING RETURNING key)
   SELECT array_agg(key) INTO fresh FROM kept;
   IF fresh IS NULL THEN
     RETURN;
   END IF;
+  all_fresh := cardinality(fresh) = cardinality(keys);
 
   before := clock_timestamp();
   PERFORM pg_advisory_xact_lock(hashtext('posthouse.append'));
@@ -169,37 +171,33 @@ BEGIN
   kept_at := gateway.now();
 
   RETURN QUERY
-  WITH accounts AS (
-    SELECT a.n, array_agg(a.h) AS hashes FROM unnest(account_rows, account_hashes) AS a(n, h) GROUP BY a.n),
-  found AS (
-    SELECT i.n, i.id, i.type, i.time, i.integration, i.drops, i.signal, i.content_type, i.delivery, i.data,
-           coalesce(accounts.hashes, '{}') AS hashes,
-           coalesce(mine.connections, '{}') AS connections, coalesce(mine.tenants, '{}') AS tenants
-      FROM unnest(ids, keys, types, times, integrations, fixed_connections, drops, signals, content_types, deliveries, datas)
-             WITH ORDINALITY AS i(id, key, type, time, integration, fixed, drops, signal, content_type, delivery, data, n)
-      LEFT JOIN accounts ON accounts.n = i.n
+  WITH found AS MATERIALIZED (
+    SELECT i.*, hashed.hashes, coalesce(mine.connections, '{}') AS connections, coalesce(mine.tenants, '{}') AS tenants
+      FROM unnest(ids, keys, types, times, integrations, fixed_connections, drops, signals, content_types, deliveries, datas, accounts)
+             WITH ORDINALITY AS i(id, key, type, time, integration, fixed, drops, signal, content_type, delivery, data, account, n)
+     CROSS JOIN LATERAL (
+       SELECT ARRAY(SELECT encode(substr(i.account, g, 16), 'hex')::uuid FROM generate_series(1, length(i.account), 16) AS g) AS hashes
+     ) AS hashed
       LEFT JOIN LATERAL (
         SELECT array_agg(c.id ORDER BY c.id) AS connections, array_agg(DISTINCT c.tenant_id) AS tenants
           FROM gateway.connections c
          WHERE c.state NOT IN ('pending', 'closed')
-           AND (c.id = i.fixed
-                OR i.fixed IS NULL AND c.id IN (SELECT a.connection_id FROM gateway.connection_accounts a
-                                                 WHERE a.integration_id = i.integration AND a.account_hash = ANY (accounts.hashes)))
+           AND c.id = ANY (CASE WHEN i.fixed IS NOT NULL THEN ARRAY[i.fixed] ELSE ARRAY(
+                 SELECT a.connection_id FROM gateway.connection_accounts a
+                  WHERE a.integration_id = i.integration AND a.account_hash = ANY (hashed.hashes)) END)
       ) AS mine ON true
-     WHERE i.key = ANY (fresh)
-     ORDER BY i.n),
+     WHERE all_fresh OR i.key = ANY (fresh)),
+  numbered AS MATERIALIZED (
+    SELECT f.*, CASE WHEN f.drops AND f.connections = '{}' THEN NULL ELSE nextval('gateway.events_seq') END AS seq FROM found f),
   written AS (
     INSERT INTO gateway.events (seq, at, id, type, time, integration_id, connections, tenants, partitions, accounts,
                                 signal, content_type, delivery, data)
-    SELECT nextval('gateway.events_seq'), kept_at, f.id, f.type, f.time, f.integration, f.connections, f.tenants,
-           CASE WHEN f.connections <> '{}'
-                THEN ARRAY(SELECT DISTINCT gateway.partition_of(c) FROM unnest(f.connections) AS c ORDER BY 1)
-                ELSE ARRAY[gateway.partition_of(coalesce(f.hashes[1], f.integration, f.id))] END,
+    SELECT f.seq, kept_at, f.id, f.type, f.time, f.integration, f.connections, f.tenants,
+           CASE WHEN f.connections = '{}' THEN ARRAY[gateway.partition_of(coalesce(f.hashes[1], f.integration, f.id))]
+                ELSE ARRAY(SELECT DISTINCT gateway.partition_of(c) FROM unnest(f.connections) AS c ORDER BY 1) END,
            f.hashes, f.signal, f.content_type, f.delivery::json, f.data
-      FROM found f
-     WHERE NOT (f.drops AND f.connections = '{}')
-    RETURNING id, seq)
-  SELECT f.n::integer, w.seq, f.connections <> '{}', wait FROM found f LEFT JOIN written w ON w.id = f.id;
+      FROM numbered f WHERE f.seq IS NOT NULL)
+  SELECT f.n::integer, f.seq, f.connections <> '{}', wait FROM numbered f;
 
   PERFORM pg_notify('posthouse_events', '');
 END $$;
