@@ -18,6 +18,7 @@ from typing import Any, Literal
 import asyncpg
 
 import migrations
+from gateway import reach
 from gateway.errors import SetupError
 from gateway.settings import Settings
 
@@ -51,9 +52,9 @@ def check(found: int | None, head: int, line: Line = "region") -> None:
 
 
 async def version(db: Any, line: Line) -> int | None:
-    """The schema's number in a database (a `Db` or a DSN), or None where there is none.    Raises: as asyncpg does."""
+    """The schema's number in a database (a `Db` or a DSN), or None where there is none.    Raises: reach.Unreached."""
     if isinstance(db, str):
-        connection = await asyncpg.connect(db, timeout=5)
+        connection = await reach.connect(db, f"the {line} database")
         try:
             return await version(connection, line)
         finally:
@@ -69,12 +70,11 @@ async def migrate(dsn: str, line: Line, *, lock_timeout_s: float = 5.0) -> list[
     """Move one database's line forward to `HEAD`; the names of the revisions that ran, each in its own transaction.
 
     Others who migrate the same database wait their turn. No statement waits longer than `lock_timeout_s` for a table,
-    since every writer would queue up behind it.    Raises: SetupError; asyncpg's errors and OSError, as they come.
+    since every writer would queue up behind it.    Raises: SetupError; asyncpg's errors
+    of the SQL, as they come.
     """
-    connection = await asyncpg.connect(
-        dsn,
-        timeout=10,
-        server_settings={"application_name": "posthouse-migrate", "timezone": "UTC", "statement_timeout": "0"},
+    connection = await reach.connect(
+        dsn, f"the {line} database", application_name="posthouse-migrate", timezone="UTC", statement_timeout="0"
     )
     try:
         if connection.get_server_version().major < LEAST_POSTGRES:
@@ -103,17 +103,26 @@ async def migrate(dsn: str, line: Line, *, lock_timeout_s: float = 5.0) -> list[
 
 async def migrate_all(settings: Settings) -> list[str]:
     """Control first, then each region; the names of what ran.    Raises: as `migrate`."""
-    control, region = settings.control_url, settings.database_url
-    if control is None or region is None:
-        raise SetupError("POSTHOUSE_DATABASE_URL is not set (`posthouse up` brings its own database and migrates it)")
-    done = await migrate(control.get_secret_value(), "control")
-    return done + await migrate(region.get_secret_value(), "region")
+    return [name for line, dsn in _lines(settings) for name in await migrate(dsn, line)]
+
+
+async def check_all(settings: Settings) -> None:
+    """May this version run on these databases?    Raises: SetupError (reach.Unreached where one is away)."""
+    for line, dsn in _lines(settings):
+        check(await version(dsn, line), HEAD[line], line)
 
 
 async def migrate_for_tests(dsn: str) -> None:
     """Both lines into one database."""
     for line in LINES:
         await migrate(dsn, line)
+
+
+def _lines(settings: Settings) -> list[tuple[Line, str]]:
+    control, region = settings.control_url, settings.database_url
+    if control is None or region is None:
+        raise SetupError("POSTHOUSE_DATABASE_URL is not set (`posthouse up` brings its own database and migrates it)")
+    return [("control", control.get_secret_value()), ("region", region.get_secret_value())]
 
 
 async def _upgrade(connection: Any, line: Line) -> list[str]:

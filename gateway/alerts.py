@@ -1,0 +1,122 @@
+"""Prometheus alerting rules over our own metrics: each says what causes it and what to do first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One rule. `after` is how long the expression must hold, in Prometheus' notation."""
+
+    name: str
+    expr: str
+    after: str
+    severity: str  # "page": providers or consumers lose time now; "ticket": it will become one
+    summary: str
+    cause: str
+    first_step: str
+
+
+ALERTS = (
+    Alert(
+        "PosthouseDown", "up{job=~\"posthouse.*\"} == 0", "2m", "page",
+        "A Posthouse process does not answer its scrape.",
+        "The process is gone, or the private listener cannot be reached from Prometheus.",
+        "Look at the process's last log lines; `posthouse doctor` on its host.",
+    ),
+    Alert(
+        "PosthouseDependencyDown", "posthouse_dependency_up == 0", "1m", "page",
+        "{{ $labels.dependency }} has been away for a minute.",
+        "PostgreSQL is down, out of connections or disk, or the network to it is cut. Deliveries are answered 503.",
+        "`posthouse doctor`, then the database's own log. Providers that never retry (GitHub) lose deliveries meanwhile.",
+    ),
+    Alert(
+        "PosthouseNoPartitionAhead", "posthouse_partitions_ahead_days < 1", "10m", "page",
+        "The log has no partition for tomorrow.",
+        "Upkeep fails: some session holds a lock on gateway.events, or the database user may not create tables.",
+        "Look for `loop.failed` with loop=upkeep in the logs and for long transactions in pg_stat_activity.",
+    ),
+    Alert(
+        "PosthouseAckSlow",
+        "histogram_quantile(0.99, sum by (le) (rate(posthouse_ack_seconds_bucket[5m]))) > 1", "5m", "page",
+        "One delivery in a hundred waits over a second for its acknowledgement.",
+        "Commits are slow (disk, synchronous replica), or one process takes more than its cores carry.",
+        "Compare posthouse_commit_seconds with posthouse_append_lock_wait_seconds; if neither is high, add processes.",
+    ),
+    Alert(
+        "PosthouseAppendLockHeld",
+        "histogram_quantile(0.99, sum by (le) (rate(posthouse_append_lock_wait_seconds_bucket[5m]))) > 0.5", "5m",
+        "ticket",
+        "Appends wait for the region's append lock.",
+        "A transaction that holds it is slow to commit: a slow disk, or a session stuck before COMMIT.",
+        "In pg_locks find the holder of the advisory lock; in pg_stat_activity see what it waits for.",
+    ),
+    Alert(
+        "PosthouseMemoryFull", "posthouse_inflight_bytes > 200e6", "2m", "ticket",
+        "Nearly all memory for deliveries under way is in use; further ones get 503.",
+        "Bodies are large or commits slow, so requests pile up.",
+        "See whether PosthouseAckSlow fires too; else raise POSTHOUSE_MAX_INFLIGHT_BYTES or add processes.",
+    ),
+    Alert(
+        "PosthouseRefusals",
+        "sum by (integration) (rate(posthouse_refused_total[10m])) "
+        "> 0.2 * (sum by (integration) (rate(posthouse_deliveries_total[10m])) + 0.01)", "10m", "ticket",
+        "Many requests to {{ $labels.integration }} are refused.",
+        "A signing secret was changed at the provider, a clock is wrong, or somebody sends forgeries.",
+        "`posthouse deliveries refused --integration {{ $labels.integration }}`: the reason, and the clock skew.",
+    ),
+    Alert(
+        "PosthouseNothingArrives",
+        "sum by (integration) (rate(posthouse_deliveries_total[1h])) == 0 "
+        "and sum by (integration) (rate(posthouse_deliveries_total[1h] offset 1d)) > 0", "1h", "ticket",
+        "{{ $labels.integration }} has delivered nothing for an hour, unlike this time yesterday.",
+        "The provider has switched the webhook off, or its URL no longer leads here.",
+        "Look at the provider's own delivery log; `posthouse doctor` checks the public URL.",
+    ),
+    Alert(
+        "PosthouseUnknownPath", "rate(posthouse_unknown_integration_total[15m]) > 1", "15m", "ticket",
+        "Requests come to hook URLs that there are not.",
+        "An integration was renamed or removed while the provider still calls it, or somebody scans.",
+        "Compare the URLs registered at providers with `posthouse integrations list`.",
+    ),
+    Alert(
+        "PosthouseConsumerLag", "posthouse_consumer_lag_seconds > 600", "10m", "page",
+        "Consumer {{ $labels.consumer }} is ten minutes behind.",
+        "Its workers are down, too few, or stuck on one event.",
+        "`posthouse consumers list` shows partitions and workers; then the consumer's own logs.",
+    ),
+    Alert(
+        "PosthouseConsumerNearEdge", "posthouse_consumer_lag_seconds > 5 * 86400", "10m", "page",
+        "Consumer {{ $labels.consumer }} is about to fall behind retention and lose events.",
+        "It has not committed for days; the log keeps 7 days by default.",
+        "Start its workers, or raise POSTHOUSE_RETENTION_DAYS on every process before the day is dropped.",
+    ),
+    Alert(
+        "PosthouseApiErrors",
+        "sum(rate(posthouse_http_requests_total{status=~\"5..\"}[5m])) "
+        "> 0.05 * sum(rate(posthouse_http_requests_total[5m]))", "5m", "ticket",
+        "One management request in twenty fails.",
+        "A dependency is away, or there is a fault in Posthouse.",
+        "Find the lines with level=error in the logs; each answer's request_id is in them.",
+    ),
+)  # fmt: skip
+
+
+def rules() -> str:
+    """The rules file, YAML. Texts are JSON strings, which YAML reads as they are."""
+    lines = ["groups:", "  - name: posthouse", "    rules:"]
+    for alert in ALERTS:
+        lines += [
+            f"      - alert: {alert.name}",
+            f"        expr: {json.dumps(alert.expr)}",
+            f"        for: {alert.after}",
+            "        labels:",
+            f"          severity: {alert.severity}",
+            "        annotations:",
+            f"          summary: {json.dumps(alert.summary)}",
+            f"          cause: {json.dumps(alert.cause)}",
+            f"          first_step: {json.dumps(alert.first_step)}",
+        ]
+    return "\n".join(lines)

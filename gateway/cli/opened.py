@@ -1,0 +1,83 @@
+"""What most commands begin with: the settings, and the databases that they name."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr, ValidationError
+
+from gateway import migrate
+from gateway.cli.failures import validation
+from gateway.database import Database
+from gateway.embedded.folder import PORT, Folder, dsn
+from gateway.errors import SetupError
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.vault.keyring import Keyring
+
+
+def settings() -> Settings:
+    """From the environment.    Raises: SetupError, naming the variables and not their values."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SetupError(validation(error, "POSTHOUSE_")) from None
+
+
+def with_database(given: Settings) -> Settings:
+    """These settings, and where none is set the database of a `posthouse up` that runs on the home folder."""
+    if given.database_url is not None:
+        return given
+    running = Folder(given.home).postmaster() if given.home.is_dir() else None
+    if running is None or not _answers(Path(running.socket_dir) / f".s.PGSQL.{PORT}"):
+        raise SetupError(
+            f"no database: set POSTHOUSE_DATABASE_URL, or start `posthouse up` (none is running on {given.home})"
+        )
+    return given.model_copy(update={"database_url": SecretStr(dsn(running.socket_dir))})
+
+
+def _answers(socket_file: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(socket_file))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a command works on: control, the home region, the keyring. The schema has been checked."""
+
+    settings: Settings
+    control: Database
+    region: Database
+    keyring: Keyring
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Opened]:
+    """Connect as the settings say, check schema and keyring, and close at the end.    Raises: SetupError."""
+    from gateway.vault import checks, keyring
+
+    chosen = with_database(settings())
+    assert chosen.database_url is not None
+    assert chosen.control_url is not None
+    keys = keyring.load(chosen)
+    await migrate.check_all(chosen)
+    control = Database(chosen.control_url.get_secret_value(), size=2)
+    region = Database(chosen.database_url.get_secret_value(), size=2)
+    try:
+        await control.open()
+        await region.open()
+        await checks.verify_against(control, keys)
+        yield Opened(chosen, control, region, keys)
+    finally:
+        await control.close()
+        await region.close()
