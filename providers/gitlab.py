@@ -1,0 +1,74 @@
+"""GitLab, gitlab.com and self-managed: signing tokens (Standard Webhooks), else the secret token in clear.
+
+No downgrade, in either direction that an attacker could push: a `webhook-signature` that came must verify, whatever
+else came; and where a signing token (`whsec_…`) is configured, a delivery without a signature is refused, even with
+the right `X-Gitlab-Token`. The plain token counts only where it is all there is.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from providers import signatures, standard_signatures
+from providers.contract import Delivery, Facts, Item, Sequence, Trust, Verified, event_name
+from providers.reading import account, at, document, identifier, text
+
+FACTS = Facts(
+    name="gitlab",
+    title="GitLab",
+    docs_url="https://docs.gitlab.com/user/project/integrations/webhooks/",
+    # https://gitlab.com/gitlab-org/gitlab/-/merge_requests/230944
+    signature_headers=("webhook-signature", "x-gitlab-token"),
+    identity_headers=("webhook-id", "webhook-timestamp", "idempotency-key"),
+    kept_headers=("x-gitlab-event", "x-gitlab-event-uuid", "x-gitlab-instance", "x-gitlab-webhook-uuid"),
+    timestamp_tolerance_s=standard_signatures.TOLERANCE_S,  # of signing tokens; the plain token signs no time
+    ack_deadline_s=10.0,
+    # A failed delivery is not sent again by itself, only by hand (Resend Request) or by API: the outage is a gap.
+    # Four failures in a row disable the hook for a minute and more (5xx), or until somebody enables it (4xx).
+    retries=False,
+)
+
+PREFIX = b"whsec_"  # of a signing token; GitLab makes them with 32 bytes
+
+
+def verify(delivery: Delivery, trust: Trust, now: datetime) -> Verified:
+    """Raise `Refused` unless GitLab signed this in the last 300 s, or (no signing token) knows the secret token."""
+    if "webhook-signature" in delivery.headers or any(secret.startswith(PREFIX) for secret in trust.secrets):
+        return standard_signatures.verify(delivery, trust, now)
+    token = signatures.raw(signatures.header(delivery, "x-gitlab-token"))
+    return Verified("token", secret=signatures.matching(trust.secrets, lambda secret: secret, [token]))
+
+
+def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
+    """One item: GitLab sends one event a request."""
+    payload = document(delivery.body)
+    return [
+        Item(
+            event=_event(payload, delivery.headers.get("x-gitlab-event", "")),
+            data=delivery.body,
+            accounts=_accounts(payload),
+            # The same id under two names, kept over a resend (17.4 on). Not X-Gitlab-Event-UUID: all deliveries
+            # of a chain of hooks share that one, and all but the first would be swallowed.
+            dedupe=identifier(delivery.headers.get("webhook-id") or delivery.headers.get("idempotency-key")),
+        )
+    ]
+
+
+def check_secret(secret: bytes) -> str | None:
+    """What is wrong with a signing token or a secret token."""
+    if not secret.startswith(PREFIX):
+        return signatures.text_secret_complaint(secret)
+    return standard_signatures.complaint(secret)
+
+
+def _event(payload: dict[str, Any], header: str) -> str:
+    """The body's own name first, since that is signed; the header (`Push Hook`) for bodies made by a template."""
+    named = text(payload.get("object_kind")) or text(payload.get("event_name"))
+    return event_name(named or header.removesuffix(" Hook").replace(" ", "_"))
+
+
+def _accounts(payload: dict[str, Any]) -> tuple[str, ...]:
+    project = at(payload, "project", "id") or payload.get("project_id")
+    group = at(payload, "group", "id") or at(payload, "group", "group_id") or payload.get("group_id")
+    return account("project", project) + account("group", group)
