@@ -112,14 +112,14 @@ async def _verify(gateway: Gateway, arrival: Arrival, trust: Trust, now: datetim
     provider, delivery = arrival.integration.provider, arrival.delivery
     facts = provider.facts
     if facts.keys_url is not None:
-        trust = replace(trust, keys=await gateway.published_keys.get(facts))
+        trust = replace(trust, keys=gateway.published_keys.held(facts))
     try:
         if len(delivery.body) > THREAD_BYTES:
             return await asyncio.to_thread(provider.verify, delivery, trust, now)
         return provider.verify(delivery, trust, now)
     except UnknownKey:
         # The provider may have changed its keys a moment ago; asked again at most once a minute.
-        trust = replace(trust, keys=await gateway.published_keys.get(facts, missing=True))
+        trust = replace(trust, keys=await gateway.published_keys.fetched(facts))
         return provider.verify(delivery, trust, now)
 
 

@@ -1,0 +1,75 @@
+"""Fixtures for everybody: a database of one's own, a gateway on it, a clock that tests move."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from gateway.clock import Clock
+from gateway.database import Database
+from gateway.migrate import migrate_for_tests
+from gateway.service import Gateway
+from gateway.settings import Settings
+from gateway.vault.keyring import Keyring, generate
+from tests import postgres
+from tests.clock import FakeClock
+
+
+@pytest.fixture(scope="session")
+def template() -> Iterator[postgres.Template]:
+    """One server for the session, and a migrated database to clone."""
+    with postgres.server() as server, postgres.template_database(server, migrate_for_tests) as made:
+        yield made
+
+
+@pytest.fixture
+async def dsn(template: postgres.Template) -> AsyncIterator[str]:
+    """An empty, migrated database of this test's own."""
+    async with template.cloned() as made:
+        yield made
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    """A pool on it: control and region in one."""
+    made = Database(dsn)
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def keyring() -> Keyring:
+    return generate()
+
+
+@pytest.fixture
+def settings(dsn: str, keyring: Keyring, tmp_path: Path) -> Settings:
+    """Settings of a process on this test's database, listening on free ports."""
+    return Settings(
+        _env_file=None,
+        database_url=SecretStr(dsn),
+        home=tmp_path,
+        keyring=SecretStr(keyring.to_json()),
+        public_url="https://hooks.example.com",
+        public_listen="127.0.0.1:0",
+        private_listen="127.0.0.1:0",
+        drain_pause_s=0,
+        poll_s=0.1,
+    )
+
+
+@pytest.fixture
+async def gateway(settings: Settings, clock: Clock) -> AsyncIterator[Gateway]:
+    """The parts of one process, open; no listener yet."""
+    made = await Gateway.open(settings, clock)
+    yield made
+    await made.close()
