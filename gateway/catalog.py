@@ -8,7 +8,6 @@ control is away memory goes on for `stale_control_s`; after that every question 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,8 +21,10 @@ from gateway.access import keys
 from gateway.clock import Clock
 from gateway.database import Database
 from gateway.errors import Unavailable
-from gateway.integrations import store
-from gateway.integrations.store import SealedSecret, Unattributed
+from gateway.integrations import secrets, store
+from gateway.integrations.secrets import SealedSecret
+from gateway.integrations.store import Stored
+from gateway.integrations.wanted import Unattributed, signing_purpose
 from gateway.loop import every
 from gateway.settings import Settings
 from gateway.vault.cipher import SealBroken
@@ -110,7 +111,7 @@ class Catalog:
             asked_at = self._clock.monotonic()
             async with self._control.transaction("repeatable_read") as tx:
                 revision = await tx.fetchval("SELECT revision FROM control.state")
-                rows, sealed = await store.all_rows(tx), await store.all_secrets(tx)
+                rows, sealed = await store.all_rows(tx), await secrets.all_secrets(tx)
                 live = await keys.live(tx, self._clock.now())
             self._now = self._snapshot(revision, rows, sealed, live)
             self._seen_at = asked_at
@@ -170,11 +171,11 @@ class Catalog:
             self._noted.update(due)
         self._used = {key: at for key, at in self._used.items() if at > self._noted[key]}
 
-    def _snapshot(self, revision: int, rows: list[Any], sealed: list[SealedSecret], live: list[Any]) -> _Snapshot:
+    def _snapshot(self, revision: int, rows: list[Stored], sealed: list[SealedSecret], live: list[Any]) -> _Snapshot:
         of: dict[UUID, list[SealedSecret]] = {}
         for secret in sealed:
             of.setdefault(secret.integration_id, []).append(secret)
-        made = [self._integration(row, of.get(row["id"], [])) for row in rows]
+        made = [self._integration(row, of.get(row.id, [])) for row in rows]
         for broken in made:
             if broken.trouble is not None:
                 log.error(
@@ -190,31 +191,31 @@ class Catalog:
             {bytes(row["hash"]): ApiKey(row["id"], row["name"], row["role"], row["expires_at"]) for row in live},
         )
 
-    def _integration(self, row: Any, sealed: list[SealedSecret]) -> Integration:
-        provider = self._providers.get(row["provider"]) or _unknown(row["provider"])
-        settings: dict[str, Any] = json.loads(row["settings"])
-        secrets: tuple[bytes, ...] = ()
+    def _integration(self, row: Stored, sealed: list[SealedSecret]) -> Integration:
+        provider = self._providers.get(row.provider) or _unknown(row.provider)
+        settings = dict(row.settings)
+        opened: tuple[bytes, ...] = ()
         trouble = None
         try:
-            if row["provider"] not in self._providers:
+            if row.provider not in self._providers:
                 raise NotConfigured("this version of posthouse does not know its provider")
             settings = provider.settings.model_validate(settings).model_dump(mode="json")
-            purpose = "client_secrets" if provider.facts.signs_with == "client_secrets" else "signing_secrets"
-            secrets = tuple(self._open(secret) for secret in sealed if secret.purpose == purpose)
+            purpose = signing_purpose(provider)
+            opened = tuple(self._open(secret) for secret in sealed if secret.purpose == purpose)
         except SealBroken as error:
             trouble = f"a secret does not open: {error}"
         except ValidationError:
-            trouble = f"its settings do not fit provider {row['provider']}"
+            trouble = f"its settings do not fit provider {row.provider}"
         except NotConfigured as error:
             trouble = error.detail
         return Integration(
-            id=row["id"], name=row["name"], provider=provider, region=row["region"], client_id=row["client_id"],
-            settings=settings, unattributed=row["unattributed"], trouble=trouble,
-            trust=Trust(secrets=secrets, endpoint=False, settings=settings, client_id=row["client_id"]),
+            id=row.id, name=row.name, provider=provider, region=row.region, client_id=row.client_id,
+            settings=settings, unattributed=row.unattributed, trouble=trouble,
+            trust=Trust(secrets=opened, endpoint=False, settings=settings, client_id=row.client_id),
         )  # fmt: skip
 
     def _open(self, secret: SealedSecret) -> bytes:
-        aad = store.secret_aad(secret.integration_id, secret.purpose, secret.id)
+        aad = secrets.secret_aad(secret.integration_id, secret.purpose, secret.id)
         return self._keyring.open(secret.sealed, aad)
 
 

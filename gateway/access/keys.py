@@ -52,7 +52,7 @@ def hash_of(keyring: Keyring, token: str) -> bytes:
 
 
 CREATE = f"""INSERT INTO control.api_keys (id, name, role, prefix, hash, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {COLUMNS}"""  # noqa: S608: a constant of this file
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {COLUMNS}"""  # noqa: S608  # COLUMNS is a constant
 
 
 async def create(
@@ -88,7 +88,7 @@ async def ensure_first(tx: Db, keyring: Keyring, now: datetime, *, name: str = "
 
 
 PAGE = f"""SELECT {COLUMNS} FROM control.api_keys
-           WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2"""  # noqa: S608: a constant of this file
+           WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2"""  # noqa: S608  # COLUMNS is a constant
 
 
 async def page(db: Db, *, after: UUID | None = None, limit: int = 100) -> list[Key]:
@@ -96,7 +96,7 @@ async def page(db: Db, *, after: UUID | None = None, limit: int = 100) -> list[K
     return [_key(row) for row in await db.fetch(PAGE, after, limit)]
 
 
-GET = f"SELECT {COLUMNS} FROM control.api_keys WHERE id = $1"  # noqa: S608: a constant of this file
+GET = f"SELECT {COLUMNS} FROM control.api_keys WHERE id = $1"  # noqa: S608  # COLUMNS is a constant
 
 
 async def get(db: Db, key_id: UUID) -> Key:
@@ -108,7 +108,7 @@ async def get(db: Db, key_id: UUID) -> Key:
 
 
 REVOKE = f"""UPDATE control.api_keys SET revoked_at = coalesce(revoked_at, $2)
-             WHERE id = $1 RETURNING {COLUMNS}"""  # noqa: S608: a constant of this file
+             WHERE id = $1 RETURNING {COLUMNS}"""  # noqa: S608  # COLUMNS is a constant
 
 
 async def revoke(tx: Db, key_id: UUID, now: datetime) -> Key:

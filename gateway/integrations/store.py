@@ -1,52 +1,153 @@
-"""Integrations and their sealed secrets in control: reading them. SQL beside the function that runs it."""
+"""Integrations in control. SQL beside the function that runs it; the caller owns the transaction.
+
+An integration that a file declares is changed by that file only, and one made by API by the API only (`by`).
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
+from gateway import ids
 from gateway.database import Db
-from gateway.vault.cipher import Aad
+from gateway.errors import Conflict, NotFound
+from gateway.integrations import secrets
+from gateway.integrations.wanted import PURPOSES, DeclaredBy, Purpose, Unattributed, Wanted, checked
+from gateway.vault.keyring import Keyring
+from providers.registry import Provider
 
-Purpose = Literal["signing_secrets", "client_secrets"]
-PURPOSES: tuple[Purpose, ...] = ("signing_secrets", "client_secrets")
-Unattributed = Literal["keep", "drop"]
-DeclaredBy = Literal["file", "api"]
+CHANGEABLE = ("client_id", "settings", "unattributed", "region")  # by name; name and provider stay as made
 
 
 @dataclass(frozen=True, slots=True)
-class SealedSecret:
-    """One secret's row."""
+class Stored:
+    """An integration as it is listed. Of its secrets only when each was added, newest first."""
 
     id: UUID
-    integration_id: UUID
-    purpose: Purpose
-    position: int  # 0 is the newest
-    sealed: bytes = field(repr=False)
-    fingerprint: bytes = field(repr=False)
-    added_at: datetime
+    name: str
+    provider: str
+    region: str
+    client_id: str | None
+    settings: Mapping[str, Any]
+    unattributed: Unattributed
+    declared_by: DeclaredBy
+    created_at: datetime
+    updated_at: datetime
+    secrets: Mapping[Purpose, tuple[datetime, ...]] = field(default_factory=dict)
 
 
-def secret_aad(integration: UUID, purpose: Purpose, row: UUID) -> Aad:
-    """What an integration's secret is bound to: its row, so one that was moved does not open."""
-    return Aad(place="control", owner=integration, purpose=purpose, row=row)
+async def lock(tx: Db) -> None:
+    """Let no other writer of integrations in until this transaction ends. Every change updates this row anyway."""
+    await tx.execute("SELECT FROM control.state FOR UPDATE")
 
 
 ROWS = """SELECT id, name, provider, region, client_id, settings, unattributed, declared_by, created_at, updated_at
           FROM control.integrations ORDER BY name"""
 
 
-async def all_rows(db: Db) -> list[Any]:
-    """Every integration's row, by name."""
-    return list(await db.fetch(ROWS))
+async def all_rows(db: Db) -> list[Stored]:
+    """Every integration by name, without its secrets."""
+    return [_stored(row) for row in await db.fetch(ROWS)]
 
 
-SECRETS = """SELECT id, integration_id, purpose, position, sealed, fingerprint, added_at
-             FROM control.integration_secrets ORDER BY integration_id, purpose, position"""
+ADDED = """array(SELECT added_at FROM control.integration_secrets AS s
+                 WHERE s.integration_id = i.id AND purpose = '{0}' ORDER BY position) AS {0}"""
+SELECT = f"""SELECT id, name, provider, region, client_id, settings, unattributed, declared_by, created_at, updated_at,
+             {ADDED.format("signing_secrets")}, {ADDED.format("client_secrets")} FROM control.integrations AS i"""  # noqa: S608  # constants
+PAGE = SELECT + " WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2"
+BY_NAME = SELECT + " WHERE name = $1"
+BY_ID = SELECT + " WHERE id = $1"
 
 
-async def all_secrets(db: Db) -> list[SealedSecret]:
-    """Every secret's row; of each integration and purpose the newest first."""
-    return [SealedSecret(**dict(row)) for row in await db.fetch(SECRETS)]
+async def page(db: Db, *, after: UUID | None = None, limit: int = 100) -> list[Stored]:
+    """Integrations in the order they were made, from the one behind `after`."""
+    return [_stored(row) for row in await db.fetch(PAGE, after, limit)]
+
+
+async def get(db: Db, which: str | UUID) -> Stored:
+    """By name, or by id.    Raises: NotFound."""
+    row = await db.fetchrow(BY_NAME if isinstance(which, str) else BY_ID, which)
+    if row is None:
+        raise NotFound("there is no such integration")
+    return _stored(row)
+
+
+CREATE = """INSERT INTO control.integrations
+              (id, name, provider, region, client_id, settings, unattributed, declared_by, created_at, updated_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT (name) DO NOTHING RETURNING id"""
+
+
+async def create(tx: Db, keyring: Keyring, wanted: Wanted, now: datetime, *, by: DeclaredBy) -> Stored:
+    """Make a `checked` integration and seal its secrets.    Raises: Conflict, the name is taken."""
+    made = await tx.fetchval(
+        CREATE, ids.uuid7(now), wanted.name, wanted.provider, wanted.region, wanted.client_id,
+        json.dumps(wanted.settings), wanted.unattributed, by, now,
+    )  # fmt: skip
+    if made is None:
+        raise Conflict(f"there is already an integration {wanted.name!r}")
+    for purpose in PURPOSES:
+        await secrets.put(tx, keyring, made, purpose, wanted.secrets.get(purpose, ()), now)
+    return await get(tx, made)
+
+
+UPDATE = """UPDATE control.integrations SET region = $2, client_id = $3, settings = $4, unattributed = $5, updated_at = $6
+            WHERE id = $1"""
+
+
+async def save(tx: Db, current: Stored, wanted: Wanted, now: datetime, *, by: DeclaredBy) -> None:
+    """Put a `checked` integration's own fields in the place of `current`'s; its secrets stay.    Raises: Conflict."""
+    refuse_others(current, by)
+    if wanted.provider != current.provider:
+        raise Conflict(f"integration {current.name!r} is of {current.provider}: delete it before it becomes another's")
+    settings = json.dumps(wanted.settings)
+    await tx.execute(UPDATE, current.id, wanted.region, wanted.client_id, settings, wanted.unattributed, now)
+
+
+async def update(
+    tx: Db,
+    which: str | UUID,
+    changes: Mapping[str, Any],
+    now: datetime,
+    *,
+    by: DeclaredBy,
+    providers: Mapping[str, Provider],
+    regions: Collection[str],
+) -> Stored:
+    """Change some of CHANGEABLE; what is not named stays.    Raises: NotFound, Conflict, Invalid."""
+    await lock(tx)
+    current = await get(tx, which)
+    refuse_others(current, by)
+    fields = {name: changes.get(name, getattr(current, name)) for name in CHANGEABLE}
+    wanted = checked(Wanted(name=current.name, provider=current.provider, **fields), providers, regions)
+    await save(tx, current, wanted, now, by=by)
+    return await get(tx, current.id)
+
+
+async def delete(tx: Db, which: str | UUID, *, by: DeclaredBy) -> Stored:
+    """Remove it with its secrets; its deliveries are 404 within a second.    Raises: NotFound, Conflict."""
+    await lock(tx)
+    current = await get(tx, which)
+    refuse_others(current, by)
+    await tx.execute("DELETE FROM control.integrations WHERE id = $1", current.id)
+    return current
+
+
+def refuse_others(current: Stored, by: DeclaredBy) -> None:
+    """Raises: Conflict: the integration is the other side's to change."""
+    if current.declared_by == by:
+        return
+    if by == "api":
+        raise Conflict(
+            f"integration {current.name!r} is declared in posthouse.toml: change it there and `posthouse apply`"
+        )
+    raise Conflict(f"integration {current.name!r} was made by API: delete it there, or take it out of the file")
+
+
+def _stored(row: Any) -> Stored:
+    fields = dict(row)
+    added: dict[Purpose, tuple[datetime, ...]] = {p: tuple(fields.pop(p)) for p in PURPOSES if p in fields}
+    return Stored(**{**fields, "settings": json.loads(fields["settings"])}, secrets=added)
