@@ -1,0 +1,1 @@
+"""Connections: one account of one tenant at one integration."""
