@@ -18,6 +18,7 @@ import structlog
 from pydantic import ValidationError
 
 from gateway.access import keys
+from gateway.access.keys import ApiKey
 from gateway.clock import Clock
 from gateway.database import Database
 from gateway.errors import Unavailable
@@ -51,16 +52,6 @@ class Integration:
     unattributed: Unattributed
     trust: Trust  # app-wide: of deliveries to /hooks/{integration}
     trouble: str | None = None  # why it cannot be used: it trusts nothing then, and its deliveries get a 503
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """Who asks."""
-
-    id: UUID
-    name: str
-    role: str
-    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +162,9 @@ class Catalog:
             self._noted.update(due)
         self._used = {key: at for key, at in self._used.items() if at > self._noted[key]}
 
-    def _snapshot(self, revision: int, rows: list[Stored], sealed: list[SealedSecret], live: list[Any]) -> _Snapshot:
+    def _snapshot(
+        self, revision: int, rows: list[Stored], sealed: list[SealedSecret], live: Mapping[bytes, ApiKey]
+    ) -> _Snapshot:
         of: dict[UUID, list[SealedSecret]] = {}
         for secret in sealed:
             of.setdefault(secret.integration_id, []).append(secret)
@@ -188,7 +181,7 @@ class Catalog:
             revision,
             {integration.name: integration for integration in made},
             {integration.id: integration for integration in made},
-            {bytes(row["hash"]): ApiKey(row["id"], row["name"], row["role"], row["expires_at"]) for row in live},
+            live,
         )
 
     def _integration(self, row: Stored, sealed: list[SealedSecret]) -> Integration:

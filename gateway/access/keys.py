@@ -7,7 +7,7 @@ is kept in clear, so that people can tell keys apart; of the whole only a MAC un
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -39,6 +39,16 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Who asks: what a process keeps in memory of a key that opens the door."""
+
+    id: UUID
+    name: str
+    role: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewKey:
     """A key just made. `token` is the key itself, shown this once."""
 
@@ -63,7 +73,7 @@ async def create(
     name: str,
     role: str = ADMIN,
     expires_at: datetime | None = None,
-    entropy: Callable[[int], bytes] = random_bytes,
+    new_id: UUID | None = None,
 ) -> NewKey:
     """Make a key.    Raises: Invalid: no such role, no usable name, or an end that has passed."""
     if role not in ROLES:
@@ -72,9 +82,11 @@ async def create(
         raise Invalid("a key's name is 1 to 200 printable characters")
     if expires_at is not None and expires_at <= now:
         raise Invalid("expires_at has passed already")
-    prefix = "ph_" + "".join(PREFIX_ALPHABET[byte % 32] for byte in entropy(8))
-    token = prefix + "_" + base64.urlsafe_b64encode(entropy(32)).rstrip(b"=").decode()
-    row = await tx.fetchrow(CREATE, ids.uuid7(now), name, role, prefix, hash_of(keyring, token), now, expires_at)
+    prefix = "ph_" + "".join(PREFIX_ALPHABET[byte % 32] for byte in random_bytes(8))
+    token = prefix + "_" + base64.urlsafe_b64encode(random_bytes(32)).rstrip(b"=").decode()
+    row = await tx.fetchrow(
+        CREATE, new_id or ids.uuid7(now), name, role, prefix, hash_of(keyring, token), now, expires_at
+    )
     return NewKey(_key(row), token)
 
 
@@ -123,9 +135,10 @@ LIVE = """SELECT id, name, role, hash, expires_at FROM control.api_keys
           WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)"""
 
 
-async def live(db: Db, now: datetime) -> list[Any]:
-    """Rows (id, name, role, hash, expires_at) of the keys that open the door at `now`, for a process's memory."""
-    return list(await db.fetch(LIVE, now))
+async def live(db: Db, now: datetime) -> dict[bytes, ApiKey]:
+    """By hash: the keys that are neither revoked nor over at `now`."""
+    rows = await db.fetch(LIVE, now)
+    return {row["hash"]: ApiKey(row["id"], row["name"], row["role"], row["expires_at"]) for row in rows}
 
 
 # A column that the trigger does not watch: use moves no revision. Several processes note the same key: the latest

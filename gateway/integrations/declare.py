@@ -25,7 +25,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import Invalid, SetupError
 from gateway.integrations.plan import Change, Plan, apply
-from gateway.integrations.wanted import MAX_SECRET_BYTES, PURPOSES, Unattributed, Wanted, checked
+from gateway.integrations.wanted import (
+    MAX_SECRET_BYTES,
+    PURPOSES,
+    Fault,
+    Purpose,
+    Unattributed,
+    Wanted,
+    as_errors,
+    checked,
+)
 from providers.registry import Provider
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -83,9 +92,8 @@ def read(
             one = _wanted(name, declared, path.parent, environ)
             wanted.append(checked(one, providers, regions))
         except Invalid as error:
-            faults += [
-                f"[integrations.{name}] {_where(fault['loc'])} {fault['msg']}" for fault in error.extra["errors"]
-            ]
+            told = [(fault["where"].removeprefix("body."), fault["message"]) for fault in error.extra["errors"]]
+            faults += [f"[integrations.{name}] {where} {message}" for where, message in told]
     _refuse(str(path), faults)
     return wanted
 
@@ -124,17 +132,18 @@ def _fault(loc: tuple[int | str, ...], message: str) -> str:
 
 
 def _wanted(name: str, declared: Declared, folder: Path, environ: Mapping[str, str]) -> Wanted:
-    secrets, faults = {}, []
+    secrets: dict[Purpose, tuple[bytes, ...]] = {}
+    faults: list[Fault] = []
     for purpose in PURPOSES:
         found = []
         for place, source in enumerate(getattr(declared, purpose)):
             secret, fault = _fetch(source, folder, environ)
             found.append(secret)
             if fault:
-                faults.append({"loc": [purpose, place], "msg": fault})
+                faults.append(((purpose, place), fault))
         secrets[purpose] = tuple(found)
     if faults:
-        raise Invalid(errors=faults)
+        raise Invalid(errors=as_errors(faults))
     said = declared.model_dump(include={"provider", "region", "client_id", "settings", "unattributed"})
     return Wanted(name=name, secrets=secrets, **said)
 
@@ -159,12 +168,8 @@ def _fetch(source: Source, folder: Path, environ: Mapping[str, str]) -> tuple[by
     return data, "" if data else f"names {path}, which is empty"
 
 
-def _where(loc: Collection[int | str]) -> str:
-    """`signing_secrets[0].env` of ("signing_secrets", 0, "env")."""
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
+def _where(loc: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, loc))
 
 
 def _refuse(source: str, faults: list[str]) -> None:

@@ -81,10 +81,12 @@ CREATE = """INSERT INTO control.integrations
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT (name) DO NOTHING RETURNING id"""
 
 
-async def create(tx: Db, keyring: Keyring, wanted: Wanted, now: datetime, *, by: DeclaredBy) -> Stored:
+async def create(
+    tx: Db, keyring: Keyring, wanted: Wanted, now: datetime, *, by: DeclaredBy, new_id: UUID | None = None
+) -> Stored:
     """Make a `checked` integration and seal its secrets.    Raises: Conflict, the name is taken."""
     made = await tx.fetchval(
-        CREATE, ids.uuid7(now), wanted.name, wanted.provider, wanted.region, wanted.client_id,
+        CREATE, new_id or ids.uuid7(now), wanted.name, wanted.provider, wanted.region, wanted.client_id,
         json.dumps(wanted.settings), wanted.unattributed, by, now,
     )  # fmt: skip
     if made is None:

@@ -18,6 +18,8 @@ PURPOSES: tuple[Purpose, ...] = ("signing_secrets", "client_secrets")
 Unattributed = Literal["keep", "drop"]
 DeclaredBy = Literal["file", "api"]
 
+Fault = tuple[tuple[str | int, ...], str]  # where, and what is wrong there, as the end of a sentence
+
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # as control.integrations checks it
 MAX_SECRETS = 8  # of one purpose: a rotation needs two, and each costs every wrong signature a computation
 MAX_SECRET_BYTES = 16 * 1024
@@ -44,9 +46,9 @@ def signing_purpose(provider: Provider) -> Purpose:
 def checked(wanted: Wanted, providers: Mapping[str, Provider], regions: Collection[str]) -> Wanted:
     """`wanted` with its settings as the provider's model reads them.
 
-    Raises: Invalid; `errors` lists each fault as {"loc": [field, …], "msg": …} and quotes no value.
+    Raises: Invalid; `errors` says where and what of each fault, as the API shows it, and quotes no value.
     """
-    faults: list[tuple[tuple[str | int, ...], str]] = []
+    faults: list[Fault] = []
     if not NAME.fullmatch(wanted.name):
         faults.append((("name",), "must be 1 to 63 of a-z, 0-9 and -, and not begin with -"))
     if wanted.region not in regions:
@@ -61,14 +63,19 @@ def checked(wanted: Wanted, providers: Mapping[str, Provider], regions: Collecti
         wanted = replace(wanted, settings=read)
         faults += [*wrong, *_secrets(wanted, provider)]
     if faults:
-        errors = [{"loc": list(where), "msg": message} for where, message in faults]
-        raise Invalid(f"integration {wanted.name[:63]!r} cannot be set up like this", errors=errors)
+        raise Invalid(f"integration {wanted.name[:63]!r} cannot be set up like this", errors=as_errors(faults))
     return wanted
 
 
-def _settings(
-    said: Mapping[str, Any], provider: Provider
-) -> tuple[dict[str, Any], list[tuple[tuple[str | int, ...], str]]]:
+def as_errors(faults: list[Fault]) -> list[dict[str, str]]:
+    """Entries of a problem's `errors`: `body.signing_secrets.0`, and what is wrong there."""
+    return [
+        {"where": ".".join(["body", *map(str, where)]), "message": message, "type": "invalid"}
+        for where, message in faults
+    ]
+
+
+def _settings(said: Mapping[str, Any], provider: Provider) -> tuple[dict[str, Any], list[Fault]]:
     try:
         model = provider.settings.model_validate(dict(said))
     except ValidationError as error:
@@ -90,8 +97,8 @@ def _storable(settings: dict[str, Any]) -> bool:
     return "\\u0000" not in text
 
 
-def _secrets(wanted: Wanted, provider: Provider) -> list[tuple[tuple[str | int, ...], str]]:
-    faults: list[tuple[tuple[str | int, ...], str]] = []
+def _secrets(wanted: Wanted, provider: Provider) -> list[Fault]:
+    faults: list[Fault] = []
     signing = signing_purpose(provider)
     for purpose in PURPOSES:
         secrets = wanted.secrets.get(purpose, ())
