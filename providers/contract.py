@@ -9,7 +9,8 @@ A module under `providers/` defines
 - `challenge(delivery, trust) -> Answer | None`: the answer to a *signed* handshake, asked after `verify`,
 - `handshake(delivery, trust) -> Answer | None`: the answer to an *unsigned* one, asked before `verify` and only
   where `FACTS.handshake` and the state of the hook endpoint allow it; raise `HandshakeRefused` for a bad form,
-- `redact(data) -> bytes`: blank authenticators inside an item's bytes, at the same length,
+- `redact(data) -> bytes`: blank authenticators inside an item's bytes, at the same length; raise `Malformed`
+  where that cannot be done, so that nothing is stored unblanked,
 - `check_secret(secret) -> str | None`: what is wrong with a configured signing secret, as the end of a sentence
   that starts with its name ("is shorter than …"), or None; `apply` and `doctor` ask. It never quotes the secret.
 

@@ -40,12 +40,15 @@ def document(body: bytes) -> dict[str, Any]:
 
 
 def form(body: bytes) -> dict[str, str]:
-    """The fields of a form-encoded body; of a doubled field, the last.    Raises: Malformed."""
+    """The fields of a form-encoded body.    Raises: Malformed, also for a doubled field: readers differ on those."""
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise Malformed("not a form") from None
-    return dict(pairs)
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise Malformed("a doubled form field")
+    return fields
 
 
 def media_type(headers_value: str | None) -> str:

@@ -80,7 +80,7 @@ bodies = st.one_of(
     st.binary(max_size=60),
     st.builds(_as_json, json_values, st.sampled_from([(",", ":"), (" , ", "\n:\t")])),
     st.builds(lambda value: b"payload=" + json.dumps(value).encode(), json_values),
-    st.sampled_from([b"", b"null", b"[]", b"{}", b"[" * 100_000, b'{"a":' * 100_000, b'{"a":1', b"\xef\xbb\xbf{}"]),
+    st.sampled_from([b"", b"null", b"[]", b"{}", b"[" * 5000, b'{"a":' * 2000, b'{"a":1', b"\xef\xbb\xbf{}"]),
     st.sampled_from(
         [b"1" * 5000, b"NaN", b'"\\ud83d"', b"payload=", b"payload", b"&&=&", b"payload=%", b"payload=%7B%7D"]
     ),
