@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from gateway.cli import alerts, deploy, keyring, migrate
+from gateway.cli import alerts, deploy, keyring, migrate, serve, up
 
 app = typer.Typer(
     name="posthouse",
@@ -16,6 +16,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: the same on a terminal, in a log and in a file
     pretty_exceptions_enable=False,
 )
+app.command("up")(up.up)
+app.command("serve")(serve.serve)
 app.command("migrate")(migrate.migrate)
 app.command("alerts")(alerts.alerts)
 app.command("deploy")(deploy.deploy)
