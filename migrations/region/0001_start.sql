@@ -68,7 +68,7 @@ CREATE TABLE gateway.events (
   time timestamptz NOT NULL,          -- when it happened, as far as we know: CloudEvents `time`
   integration_id uuid,
   connections uuid[] NOT NULL,        -- of this region only; empty: matched none yet
-  tenants text[] NOT NULL,
+  tenants text[] NOT NULL,            -- whose connections these are: one for each, in their order
   partitions smallint[] NOT NULL,     -- the consumer partitions it belongs to: one for each connection
   accounts uuid[] NOT NULL,           -- hashes by which an unmatched signal is looked at again after an activation
   signal boolean NOT NULL,            -- may say something about a grant
@@ -179,7 +179,7 @@ BEGIN
        SELECT ARRAY(SELECT encode(substr(i.account, g, 16), 'hex')::uuid FROM generate_series(1, length(i.account), 16) AS g) AS hashes
      ) AS hashed
       LEFT JOIN LATERAL (
-        SELECT array_agg(c.id ORDER BY c.id) AS connections, array_agg(DISTINCT c.tenant_id) AS tenants
+        SELECT array_agg(c.id ORDER BY c.id) AS connections, array_agg(c.tenant_id ORDER BY c.id) AS tenants
           FROM gateway.connections c
          WHERE c.state NOT IN ('pending', 'closed')
            AND c.id = ANY (CASE WHEN i.fixed IS NOT NULL THEN ARRAY[i.fixed] ELSE ARRAY(
