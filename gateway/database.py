@@ -119,7 +119,7 @@ class Listener:
     """A LISTEN connection of its own. `woken()` returns at a notice, or after `poll_s` at the latest."""
 
     def __init__(self, database: Database, channel: str, poll_s: float) -> None:
-        self._database, self._channel, self._poll_s = database, channel, poll_s
+        self._database, self._channel, self.poll_s = database, channel, poll_s
         self._waiters: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
         self._lost: asyncio.Event = asyncio.Event()
@@ -131,7 +131,7 @@ class Listener:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._wake()
+        self.wake()
 
     def subscribe(self) -> asyncio.Event:
         """An event that is set at every notice; the reader clears it *before* it reads, so no notice is lost."""
@@ -145,13 +145,14 @@ class Listener:
 
     async def wait(self, event: asyncio.Event, timeout_s: float | None = None) -> None:
         """Until a notice, or the poll interval (or `timeout_s`, if that is shorter)."""
-        limit = self._poll_s if timeout_s is None else min(self._poll_s, max(timeout_s, 0))
+        limit = self.poll_s if timeout_s is None else min(self.poll_s, max(timeout_s, 0))
         try:
             await asyncio.wait_for(event.wait(), limit)
         except TimeoutError:
             pass
 
-    def _wake(self, *_: object) -> None:
+    def wake(self, *_: object) -> None:
+        """Let every reader look at once."""
         for event in self._waiters:
             event.set()
 
@@ -164,12 +165,12 @@ class Listener:
                 connection = await self._database.connect()
                 self._lost.clear()
                 connection.add_termination_listener(self._on_close)
-                await connection.add_listener(self._channel, cast(Callable[..., None], self._wake))
-                self._wake()  # whatever was committed while nobody listened
+                await connection.add_listener(self._channel, cast(Callable[..., None], self.wake))
+                self.wake()  # whatever was committed while nobody listened
                 try:
                     await self._lost.wait()
                 finally:
                     await connection.close(timeout=1)
             except AWAY:
                 pass  # the poll goes on meanwhile
-            await asyncio.sleep(self._poll_s)
+            await asyncio.sleep(self.poll_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Literal
+from uuid import UUID
 
 from gateway import metrics
 from gateway.catalog import Catalog
@@ -40,7 +41,7 @@ class Gateway:
         self.endpoints = EndpointCache(clock)
         self.refusals = Refusals()
         self.state: Literal["starting", "ready", "draining"] = "starting"
-        self.draining = asyncio.Event()  # set once: streams close themselves with their cursor
+        self.draining = asyncio.Event()  # set once, by drain(): streams close themselves with their cursor
         self._loops: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -86,6 +87,21 @@ class Gateway:
         for region in self.regions:
             await region.close()
         await self.control.close()
+
+    def drain(self) -> None:
+        """Not ready any more; long polls and streams end now, everything else goes on."""
+        self.state = "draining"
+        self.draining.set()
+        for region in self.regions:
+            region.news.wake()
+
+    def integration_name(self, id: UUID) -> str | None:
+        """For an event that names its integration by id; None when it is gone or control is away for long."""
+        try:
+            integration = self.catalog.integration_by_id(id)
+        except Unavailable:
+            return None
+        return None if integration is None else integration.name
 
     async def watch(self) -> None:
         """Figures that somebody must ask for: which dependencies are up, how far behind each consumer is."""

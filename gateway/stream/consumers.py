@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from gateway.database import Database, Db
 from gateway.errors import CursorGone, Invalid, NotFound, StaleFence
@@ -81,6 +82,11 @@ class ConsumerState:
     workers: tuple[str, ...]
     lag_events: int
     lag_s: float
+
+
+def partition_of(connection: UUID) -> int:
+    """The partition of a connection, as `gateway.partition_of` has it."""
+    return connection.bytes[15] & (PARTITIONS - 1)
 
 
 async def lease(

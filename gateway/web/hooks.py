@@ -18,7 +18,7 @@ import structlog
 from gateway import ids, metrics
 from gateway.catalog import Integration
 from gateway.endpoints.store import HookEndpoint
-from gateway.errors import Overloaded, Problem, TooLarge
+from gateway.errors import Overloaded, Problem, TooLarge, Unavailable
 from gateway.inbound import Arrival, count_refused, take
 from gateway.service import Gateway
 from providers.contract import Answer, Delivery
@@ -132,6 +132,8 @@ class Hooks:
         integration = self._gateway.catalog.integration(parts[2].decode("ascii"))
         if integration is None or not self._gateway.regions.holds(integration.region):
             raise Unknown("unknown_integration")
+        if integration.trouble is not None:
+            raise Unavailable("this integration's set-up is broken", retry_after_s=60)  # kept by the provider meanwhile
         if len(parts) == 3:
             return integration, None
         endpoint_id = ids.parse(ids.ENDPOINT, parts[3].decode("ascii"))
