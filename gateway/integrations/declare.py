@@ -27,6 +27,7 @@ from gateway.errors import Invalid, SetupError
 from gateway.integrations.plan import Change, Plan, apply
 from gateway.integrations.wanted import (
     MAX_SECRET_BYTES,
+    NAME,
     PURPOSES,
     Fault,
     Purpose,
@@ -93,7 +94,7 @@ def read(
             wanted.append(checked(one, providers, regions))
         except Invalid as error:
             told = [(fault["where"].removeprefix("body."), fault["message"]) for fault in error.extra["errors"]]
-            faults += [f"[integrations.{name}] {where} {message}" for where, message in told]
+            faults += [f"{_table(name)} {where} {message}" for where, message in told]
     _refuse(str(path), faults)
     return wanted
 
@@ -107,8 +108,10 @@ def _document(data: bytes, source: str) -> Document:
         raw = tomllib.loads(data.decode())
     except UnicodeDecodeError:
         fault = "is not UTF-8"
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except tomllib.TOMLDecodeError as error:
         fault = f"is not TOML: {error}"
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets without end
+        fault = "is not TOML that can be read"
     if fault:  # raised here, outside: from Python 3.14 on the parser's error holds the whole text
         raise SetupError(f"{source} {fault}")
     faults: list[str] = []
@@ -122,7 +125,7 @@ def _document(data: bytes, source: str) -> Document:
 
 def _fault(loc: tuple[int | str, ...], message: str) -> str:
     if len(loc) >= 3 and loc[0] == "integrations":
-        table, inner = f"[integrations.{loc[1]}]", loc[2:]
+        table, inner = _table(str(loc[1])), loc[2:]
         if inner[0] in PURPOSES and len(inner) == 1:
             return f"{table} {inner[0]} must be a list, newest first: each {HOW}"
         if inner[0] in PURPOSES and message.startswith("Input should be a valid dictionary"):
@@ -168,8 +171,12 @@ def _fetch(source: Source, folder: Path, environ: Mapping[str, str]) -> tuple[by
     return data, "" if data else f"names {path}, which is empty"
 
 
+def _table(name: str) -> str:
+    return f"[integrations.{name if NAME.fullmatch(name) else ascii(name[:63])}]"  # one line, whatever the key holds
+
+
 def _where(loc: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, loc))
+    return ".".join(part if isinstance(part, str) and part.isprintable() else ascii(part) for part in loc)
 
 
 def _refuse(source: str, faults: list[str]) -> None:

@@ -49,11 +49,8 @@ def create(file: Path, text: str) -> None:
     """Write a new file, mode 0600.    Raises: SetupError; one that is already there is never overwritten."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = _draft(file, text)
-        try:
+        with _draft(file, text) as draft:
             os.link(draft, file)  # unlike a rename, fails where the name is taken
-        finally:
-            os.unlink(draft)
         _settle(file.parent)
     except FileExistsError:
         raise SetupError(f"there is already a keyring at {file}") from None
@@ -64,7 +61,8 @@ def create(file: Path, text: str) -> None:
 def replace(file: Path, text: str) -> None:
     """Put `text` in the place of the file's, at once.    Raises: SetupError; then the old file stands."""
     try:
-        os.replace(_draft(file, text), file)
+        with _draft(file, text) as draft:
+            os.replace(draft, file)
         _settle(file.parent)
     except OSError as error:
         raise SetupError(f"the keyring cannot be written at {file}: {error.strerror}") from None
@@ -91,16 +89,20 @@ def _text(data: bytes) -> str | None:
         return None
 
 
-def _draft(file: Path, text: str) -> Path:
-    """A file beside `file`, on the disk, that nobody else can read at any moment."""
+@contextmanager
+def _draft(file: Path, text: str) -> Iterator[Path]:
+    """A file beside `file`, on the disk, that nobody else can read at any moment; gone when the block ends."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    return draft
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _settle(folder: Path) -> None:

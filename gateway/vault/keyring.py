@@ -15,7 +15,7 @@ import base64
 import binascii
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -116,13 +116,22 @@ def load_or_create(settings: Settings) -> Keyring:
 
 def add_version(settings: Settings, *, current: bool = True) -> Keyring:
     """Add a key to the keyring's file and return the new keyring.    Raises: SetupError."""
+    return _changed(settings, lambda keyring: keyring.with_new_version(current=current))
+
+
+def use_version(settings: Settings, version: int) -> Keyring:
+    """Make the keyring's file seal under `version`, which it holds already.    Raises: SetupError."""
+    return _changed(settings, lambda keyring: keyring.with_current(version))
+
+
+def _changed(settings: Settings, change: Callable[[Keyring], Keyring]) -> Keyring:
     if settings.keyring is not None:
-        raise SetupError("the keyring comes from POSTHOUSE_KEYRING: add the version where that is set")
+        raise SetupError("the keyring comes from POSTHOUSE_KEYRING: change it where that is set")
     path = files.path(settings)
     with files.locked(path):
-        grown = load(settings).with_new_version(current=current)
-        files.replace(path, grown.to_json())
-    return grown
+        changed = change(load(settings))
+        files.replace(path, changed.to_json())
+    return changed
 
 
 def parse(text: str, source: str) -> Keyring:
@@ -174,4 +183,4 @@ def _key(value: object, what: str) -> bytes:
     return key
 
 
-__all__ = ["Aad", "Keyring", "SealBroken", "add_version", "generate", "load", "load_or_create", "parse"]
+__all__ = ["Aad", "Keyring", "SealBroken", "add_version", "generate", "load", "load_or_create", "parse", "use_version"]
