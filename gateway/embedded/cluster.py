@@ -42,7 +42,7 @@ def launch(folder: Folder, settings: Mapping[str, str]) -> int:
 def _initialise(folder: Folder, identity: Identity, lock: int, *, sync: bool) -> None:
     """`initdb` beside its place, then one rename: a start cut short leaves no half-made data."""
     new = folder.home / "data.new"
-    command = [binaries.program("initdb"), "-D", str(new), *_INITDB.split(), *([] if sync else ["--no-sync"])]
+    command = [identity.program("initdb"), "-D", str(new), *_INITDB.split(), *([] if sync else ["--no-sync"])]
     binaries.run(identity, folder.home, command, timeout_s=300, lock=lock)
     new.rename(folder.data)
     directory = os.open(folder.home, os.O_RDONLY)
@@ -68,7 +68,7 @@ def _detach(folder: Folder, identity: Identity, lock: int, settings: Mapping[str
     socket_dir = folder.socket_dir(identity.owner, identity.group)
     chosen = server_settings(str(socket_dir), settings)
     arguments = [argument for name, value in chosen.items() for argument in ("-c", f"{name}={value}")]
-    command = [binaries.program("postgres"), "-D", str(folder.data), *arguments]
+    command = [identity.program("postgres"), "-D", str(folder.data), *arguments]
     with os.fdopen(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         since = os.fstat(log.fileno()).st_size
         binaries.detach(identity, folder.home, command, lock=lock, log=log)

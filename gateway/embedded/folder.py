@@ -16,7 +16,6 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 import signal
 import stat
 import tempfile
@@ -111,7 +110,7 @@ class Folder:
             self._pid_file.unlink(missing_ok=True)
 
     def socket_dir(self, uid: int, gid: int) -> Path:
-        """A directory of that owner's for the socket, mode 0700, short enough for a socket's address."""
+        """A directory of that owner's for the socket: mode 0700, empty, short enough for a socket's address."""
         inside = self.home / "socket"
         if not _fits(inside):
             recorded = Path(_first_line(self._socket_record) or "/nonexistent")
@@ -120,13 +119,18 @@ class Folder:
         if inside.stat().st_uid != uid:
             os.chown(inside, uid, gid)
         os.chmod(inside, 0o700)
+        _clear(inside)
         return inside
 
     def drop_outside_socket_dir(self) -> None:
         """Once PostgreSQL has stopped: leave no litter in /tmp."""
         recorded = _first_line(self._socket_record)
         if recorded:
-            shutil.rmtree(recorded, ignore_errors=True)
+            try:
+                _clear(Path(recorded))
+                Path(recorded).rmdir()
+            except OSError:
+                pass  # gone already, or somebody put something there: not ours to judge
             self._socket_record.unlink(missing_ok=True)
 
     def turn_log(self) -> None:
@@ -182,6 +186,12 @@ def last_complaint(text: str) -> str:
 
 def _fits(directory: Path) -> bool:
     return len(os.fsencode(directory)) + _SOCKET_NAME <= _SUN_PATH and bool(_PLAIN_PATH.fullmatch(str(directory)))
+
+
+def _clear(socket_dir: Path) -> None:
+    """Remove what a killed server left: its number in the lock file may be somebody else's by now."""
+    for left in socket_dir.glob(".s.PGSQL.*"):
+        left.unlink()
 
 
 def _private(directory: Path, uid: int) -> bool:

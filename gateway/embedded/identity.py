@@ -18,6 +18,7 @@ import os
 import pwd
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.embedded import binaries
@@ -40,83 +41,87 @@ def settle(folder: Folder) -> tuple[Identity, str]:
             f"{folder.home} belongs to uid {owner} and this is uid {os.geteuid()}; run as that user, or chown -R it"
         )
     refusals: list[str] = []
-    for identity in _candidates(folder, owner):
+    for candidate in _candidates(folder, owner):
         try:
-            version = _try(identity, folder)
+            identity, version = _try(candidate, folder)
         except EmbeddedUnavailable as err:
-            refusals.append(f"{identity.kind}: {err}")
+            refusals.append(f"{candidate.kind}: {err}")
             continue
         if owner != identity.owner:
             _hand_over(folder.home, identity)
         return identity, version
-    why = "; ".join(dict.fromkeys(refusals)) or "no uid with a passwd entry exists"
+    me, why = os.geteuid(), "; ".join(dict.fromkeys(refusals)) or "no uid has a passwd entry"
+    if me == 0:
+        advice = "run as an ordinary user, choose a folder that one can reach"
+    elif _entry(me):
+        advice = "use Linux with glibc or macOS"
+    else:
+        advice = "give this uid a passwd entry, allow user namespaces"
     raise EmbeddedUnavailable(
-        f"PostgreSQL cannot run here as uid {os.geteuid()} ({why}): run as an ordinary user with a passwd entry, "
-        "choose a folder such a user can reach, or set POSTHOUSE_DATABASE_URL"
+        f"PostgreSQL cannot run here as uid {me} ({why}): {advice}, or set POSTHOUSE_DATABASE_URL"
     )
 
 
 def _candidates(folder: Folder, owner: int) -> Iterator[Identity]:
     me, mine = os.geteuid(), os.getegid()
     initialised = (folder.data / "PG_VERSION").exists()
-    if me != 0:
-        if _entry(me):
-            yield Identity("plain", me, mine, me, mine)
-            return
-        yield from _namespace(me, mine)
-        if initialised:  # only initdb asks for the passwd entry
-            yield Identity("plain", me, mine, me, mine)
-        return
-    owners = [_user(owner, folder.home.stat().st_gid, anonymous=initialised)] if owner else []
-    if not owner:
-        yield from _namespace(me, mine)
-    yield from (user for user in owners if user)
-    if owner:
-        yield from _namespace(me, mine)
-    yield from _ordinary_users(folder)
+    plain = Identity("plain", me, mine, me, mine, binaries.installed())
+    if me == 0 and owner:  # it was made that way, so it goes on that way if it can
+        yield from _user(owner, folder.home.stat().st_gid, anonymous=initialised)
+    if me and _entry(me):
+        yield plain
+    else:
+        yield from _namespace(plain)
+    if me and initialised and not _entry(me):  # only initdb asks for the passwd entry
+        yield plain
+    if me == 0:
+        yield from _ordinary_users(folder)
 
 
-def _namespace(me: int, mine: int) -> Iterator[Identity]:
-    if sys.platform == "linux":
-        seen_as = _somebody()
-        if seen_as:
-            yield Identity("namespace", seen_as.pw_uid, seen_as.pw_gid or seen_as.pw_uid, me, mine)
+def _namespace(outside: Identity) -> Iterator[Identity]:
+    seen_as = _somebody() if sys.platform == "linux" else None
+    if seen_as:
+        yield replace(outside, kind="namespace", uid=seen_as.pw_uid, gid=seen_as.pw_gid or seen_as.pw_uid)
 
 
 def _ordinary_users(folder: Folder) -> Iterator[Identity]:
     """Those whom root may drop to: who owns the folder or the one above it, then service users."""
     for place in (folder.path, folder.path.parent):
-        found = _user(place.stat().st_uid, place.stat().st_gid, anonymous=False)
-        if found:
-            yield found
+        yield from _user(place.stat().st_uid, place.stat().st_gid, anonymous=False)
     for name in _SERVICE_USERS:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        yield Identity("user", entry.pw_uid, entry.pw_gid, entry.pw_uid, entry.pw_gid)
+        yield from _user(entry.pw_uid, entry.pw_gid, anonymous=False)
 
 
-def _user(uid: int, gid: int, *, anonymous: bool) -> Identity | None:
+def _user(uid: int, gid: int, *, anonymous: bool) -> Iterator[Identity]:
     entry = _entry(uid)
-    if uid == 0 or not (entry or anonymous):
-        return None
-    group = entry.pw_gid if entry else gid
-    return Identity("user", uid, group, uid, group)
+    if uid and (entry or anonymous):
+        group = entry.pw_gid if entry else gid
+        yield Identity("user", uid, group, uid, group, binaries.installed())
 
 
-def _try(identity: Identity, folder: Folder) -> str:
-    """Run something as `identity` from the folder, opening that one folder (only) where it is root's."""
-    if identity.kind != "user":
-        return binaries.version(identity, folder.path)
-    found = folder.path.stat()
-    if found.st_uid != 0:
-        return binaries.version(identity, folder.path)
-    version = binaries.version(identity, folder.path.parent)
-    if not found.st_mode & 0o001:
-        os.chown(folder.path, -1, identity.gid)
-        os.chmod(folder.path, found.st_mode & 0o7777 | 0o010)  # noqa: S103 may pass through, not list
-    return version
+def _try(identity: Identity, folder: Folder) -> tuple[Identity, str]:
+    """Run something as `identity` from the folder; root's own folder, and no other, is opened to that user.
+
+    Where only the programs are out of reach, the identity returned runs a copy of them in the folder.
+    """
+    place = folder.path
+    found = place.stat()
+    if identity.kind == "user" and found.st_uid == 0 and not found.st_mode & 0o001:
+        binaries.enter(identity, place.parent)
+        os.chown(place, -1, identity.gid)
+        os.chmod(place, found.st_mode & 0o7777 | 0o010)  # noqa: S103 may pass through, not list
+    try:
+        return identity, binaries.version(identity, place)
+    except EmbeddedUnavailable:
+        if identity.kind != "user":
+            raise
+        binaries.enter(identity, place)
+        identity = replace(identity, programs=binaries.copied(place))
+        return identity, binaries.version(identity, place)
 
 
 def _hand_over(home: Path, identity: Identity) -> None:

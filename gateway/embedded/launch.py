@@ -41,8 +41,9 @@ def _enter_namespace(uid: int, gid: int) -> None:
         ("uid_map", f"{uid} {outside_uid} 1"),
         ("gid_map", f"{gid} {outside_gid} 1"),
     ):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
+        file = os.open(f"/proc/self/{name}", os.O_WRONLY)  # bare: from here on Python may find no module to import
+        os.write(file, text.encode())
+        os.close(file)
 
 
 def _unshare(flags: int) -> None:

@@ -17,10 +17,10 @@ from gateway.embedded.folder import DATABASE, EmbeddedUnavailable, Folder, dsn
 _LOOK_S = 0.02  # how often a wait looks again
 _SILENCE_S = 10  # a living server that answers nothing for so long is taken down
 _RECOVERY_S = 600  # replaying its log after a crash may take long; longer is not waited for
-# A fast shutdown writes a checkpoint; an immediate one does not, and recovery makes it good.
-_ORDERS = ((signal.SIGINT, 15), (signal.SIGQUIT, 8), (signal.SIGKILL, 2))
+# A fast shutdown writes a checkpoint; an immediate one does not, and recovery makes it good. Below 25 s in all.
+_ORDERS = ((signal.SIGINT, 10), (signal.SIGQUIT, 6), (signal.SIGKILL, 2))
 
-Answer = Literal["ready", "starting", "missing", "silent"]
+Answer = Literal["ready", "missing", "starting", "silent", "lost"]
 
 
 async def start(folder: Path, *, settings: Mapping[str, str] | None = None) -> EmbeddedPostgres:
@@ -107,8 +107,8 @@ class EmbeddedPostgres:
                 return True
             if answer == "starting":
                 heard = loop.time()
-            if loop.time() - heard > silence_s or loop.time() - began > _RECOVERY_S:
-                await self._end()  # its socket is gone, or it hangs
+            if answer == "lost" or loop.time() - heard > silence_s or loop.time() - began > _RECOVERY_S:
+                await self._end()  # nobody can reach it any more, or it hangs
             await asyncio.sleep(_LOOK_S)
         return False
 
@@ -164,7 +164,10 @@ async def _to_the_end(folder: Folder, settings: Mapping[str, str]) -> int:
 
 
 async def _ask(socket_dir: str) -> Answer:
-    """How the server at this socket is. `missing`: it is well, and has no database of ours yet."""
+    """How the server at this socket is. `missing`: well, but without our database; `lost`: the socket is not there.
+
+    Ask only where `postmaster.pid` names the socket: it does so once the socket is made.
+    """
     try:
         connection = await asyncpg.connect(dsn(socket_dir), timeout=5)
     except asyncpg.CannotConnectNowError:
@@ -173,6 +176,8 @@ async def _ask(socket_dir: str) -> Answer:
         return "missing"
     except asyncpg.PostgresError:
         return "ready"  # it refuses us for its own reasons (too many connections), but it is there
+    except FileNotFoundError:
+        return "lost"
     except (OSError, asyncpg.InterfaceError, TimeoutError):
         return "silent"
     await connection.close(timeout=5)
