@@ -181,7 +181,7 @@ BEGIN
       LEFT JOIN LATERAL (
         SELECT array_agg(c.id ORDER BY c.id) AS connections, array_agg(c.tenant_id ORDER BY c.id) AS tenants
           FROM gateway.connections c
-         WHERE c.state NOT IN ('pending', 'closed')
+         WHERE (c.state NOT IN ('pending', 'closed') OR i.fixed IS NOT NULL AND i.delivery IS NULL)   -- our own word on its end
            AND c.id = ANY (CASE WHEN i.fixed IS NOT NULL THEN ARRAY[i.fixed] ELSE ARRAY(
                  SELECT a.connection_id FROM gateway.connection_accounts a
                   WHERE a.integration_id = i.integration AND a.account_hash = ANY (hashed.hashes)) END)
