@@ -125,7 +125,6 @@ def detach(identity: Identity, directory: Path, command: Sequence[str], *, lock:
         stderr=log,
         env=_environment(),
         pass_fds=(lock,),
-        timeout=60,
         check=False,  # what goes wrong is in the log, and the lock is free again
     )
 

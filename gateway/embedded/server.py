@@ -190,6 +190,8 @@ async def _create_database(socket_dir: str) -> None:
         await connection.execute(f"CREATE DATABASE {DATABASE}")
     except asyncpg.DuplicateDatabaseError:
         pass
+    except asyncpg.PostgresError as err:
+        raise EmbeddedUnavailable(f"the database {DATABASE} cannot be created: {err}") from err
     finally:
         await connection.close()
 
