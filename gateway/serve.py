@@ -21,7 +21,7 @@ from typing import Any, Literal
 import structlog
 
 from gateway import listen, logs, migrate, reach
-from gateway.database import AWAY, Database
+from gateway.database import AWAY
 from gateway.errors import SetupError, Unavailable
 from gateway.service import Gateway
 from gateway.settings import Settings
@@ -92,7 +92,7 @@ class Process:
         try:
             await self._until_stopped(self._become_ready(), *serving)
             if self.gateway is not None:
-                await self._until_stopped(self._watch_schema(self.gateway), *serving)
+                await self._until_stopped(self._stop.wait(), *serving)
             await self._drain(serving)
         finally:
             await self._end(serving)
@@ -125,24 +125,6 @@ class Process:
         log.info("serve.ready", public=self.public, private=self.private)
         if self._on_ready is not None:
             await self._on_ready(self)
-
-    async def _watch_schema(self, gateway: Gateway) -> None:
-        """Until stopped. A schema that moved past us makes the process unready, and it says so, but it stays."""
-        while True:
-            await asyncio.sleep(10)
-            try:
-                of: dict[migrate.Line, Database] = {"control": gateway.control, "region": gateway.regions.home.database}
-                for line, database in of.items():
-                    found = await migrate.version(database, line)
-                    migrate.check(found, migrate.HEAD[line], line)
-            except Unavailable:
-                continue
-            except SetupError as error:
-                log.error("serve.schema", reason=str(error))
-                gateway.state = "starting"
-            else:
-                if gateway.state == "starting":
-                    gateway.state = "ready"
 
     async def _until_stopped(self, work: Any, *serving: asyncio.Task[None]) -> None:
         """Run `work` until it ends or the process is asked to; a listener that ends by itself is a failure."""
@@ -217,7 +199,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         alive = self._face == "private" and scope["path"] == "/healthz"
-        body = b'{"status":"ok"}' if alive else b'{"status":"starting"}'
+        body = b'{"status":"alive"}' if alive else b'{"ready":false,"state":"starting"}'
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if not alive:
             headers += [(b"retry-after", b"2"), (b"connection", b"close")]

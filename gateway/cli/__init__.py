@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from gateway.cli import alerts, deploy, keyring, migrate, serve, up
+from gateway.cli import (
+    alerts,
+    apply,
+    consumers,
+    deliveries,
+    deploy,
+    doctor,
+    integrations,
+    keyring,
+    keys,
+    migrate,
+    openapi,
+    serve,
+    up,
+)
 
 app = typer.Typer(
     name="posthouse",
@@ -19,8 +33,15 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("serve")(serve.serve)
 app.command("migrate")(migrate.migrate)
+app.command("doctor")(doctor.doctor)
+app.command("apply")(apply.apply)
 app.command("alerts")(alerts.alerts)
+app.command("openapi")(openapi.openapi)
 app.command("deploy")(deploy.deploy)
+app.add_typer(integrations.app, name="integrations")
+app.add_typer(keys.app, name="keys")
+app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(consumers.app, name="consumers")
 app.add_typer(keyring.app, name="keyring")
 
 

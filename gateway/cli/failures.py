@@ -44,7 +44,6 @@ def _problem(problem: Problem) -> str:
     line = problem.detail or problem.title
     errors = problem.extra.get("errors")
     if isinstance(errors, list) and errors:
-        line += ": " + "; ".join(
-            str(each.get("msg", each)) if isinstance(each, dict) else str(each) for each in errors[:5]
-        )
+        told = [f"{each['where'].removeprefix('body.')} {each['message']}" for each in errors[:5]]
+        line += ": " + "; ".join(told)
     return line
