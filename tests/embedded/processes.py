@@ -59,7 +59,8 @@ def end_all() -> None:
 async def gateway(folder: Path, settings: Mapping[str, str], *prefix: str, path: str = "") -> Gateway | str:
     """Start one, `prefix` before its command; what it said on stderr where it refused. `path` goes before ours."""
     command = [sys.executable, "-m", "gateway.embedded", str(folder), *(f"{n}={v}" for n, v in settings.items())]
-    environment = {**os.environ, "PYTHONPATH": f"{path}:{REPOSITORY}".lstrip(":"), "PYTHONDONTWRITEBYTECODE": "1"}
+    search = [place for place in (path, str(REPOSITORY), os.environ.get("PYTHONPATH")) if place]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search), "PYTHONDONTWRITEBYTECODE": "1"}
     process = await asyncio.create_subprocess_exec(
         *prefix, *command, stdout=PIPE, stderr=PIPE, env=environment, cwd=REPOSITORY
     )
