@@ -162,6 +162,8 @@ def test_a_resend_is_known_by_its_id_and_hooks_that_call_hooks_are_not_lost() ->
         )
         assert one.dedupe == again.dedupe == "one"
         assert other.dedupe == "other"
+    (unlike,) = gitlab.items(signed(SIGNING, delivery_id="signed", headers={"idempotency-key": "unsigned"}), TOKEN)
+    assert unlike.dedupe == "signed"
     (old,) = gitlab.items(signed(PLAIN, headers={"idempotency-key": ""}), TOKEN)
     assert old.dedupe is None
 

@@ -232,6 +232,13 @@ def test_what_is_no_token_is_refused(value: str) -> None:
         check(signed(PUSH, headers={"authorization": value}))
 
 
+def test_a_good_token_under_another_scheme_is_refused() -> None:
+    """Google writes `Bearer`, one space, the token."""
+    for value in (f"bearer {token()}", f"Bearer  {token()}", f"Bearer {token()} ", f"Token {token()}", token()):
+        with pytest.raises(SignatureMismatch):
+            check(signed(PUSH, headers={"authorization": value}))
+
+
 def test_there_is_one_spelling_of_a_signature() -> None:
     """Padding, the other alphabet, stray characters: a lenient decoder takes them all, ours none."""
     good = token()
