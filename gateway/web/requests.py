@@ -153,12 +153,6 @@ def json_body(headers: Headers, body: bytes, model: type[BaseModel]) -> BaseMode
         raise from_validation(error, "body") from None
 
 
-def no_body(body: bytes) -> None:
-    """Refuse a body where the route takes none: whoever sends one means something by it.    Raises: Invalid."""
-    if body:
-        raise invalid("body", "this route takes no body")
-
-
 def _refuse_nul(body: bytes) -> None:
     """PostgreSQL's text holds no NUL; saying so here beats a database error later."""
     try:

@@ -1,0 +1,162 @@
+"""Connections over HTTP: register an account of a tenant at an integration, look at it, end it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from gateway import ids, tenants
+from gateway.connections import store
+from gateway.connections.store import Connection as Stored
+from gateway.errors import Conflict, NotFound
+from gateway.regions import Region, account_hash
+from gateway.service import Gateway
+from gateway.web import paging
+from gateway.web.fields import Account, IntegrationName, Labels, TenantId, Text
+from gateway.web.paging import Page, PageQuery
+from gateway.web.problems import invalid
+from gateway.web.routing import Answer, Body, Call, NoQuery, Route
+
+State = Literal["pending", "active", "suspect", "suspended", "reauth_required", "revoked", "closed"]
+
+
+class NewConnection(Body):
+    """An account that the platform has connected by itself."""
+
+    tenant: TenantId
+    integration: IntegrationName
+    accounts: Annotated[
+        list[Account],
+        Field(max_length=100, description="by which its deliveries are known, as the provider's page says: `team:T1`"),
+    ] = Field(default_factory=list)
+    external_id: Annotated[
+        Text | None, Field(description="yours; one open connection of tenant and integration each")
+    ] = None
+    end_user_id: Text | None = None
+    labels: Labels = Field(default_factory=dict)
+
+
+class Connection(Answer):
+    """One account of one tenant at one integration."""
+
+    id: str
+    tenant: str
+    integration: str | None = Field(description="its name; null when the integration is gone")
+    external_id: str | None
+    end_user_id: str | None
+    labels: dict[str, str]
+    state: State
+    account_count: int = Field(description="accounts are kept as hashes: how many, not which")
+    created_at: datetime
+    updated_at: datetime
+
+
+class ConnectionQuery(PageQuery):
+    """Which connections."""
+
+    tenant: TenantId | None = None
+    integration: IntegrationName | None = None
+    state: State | None = None
+    external_id: Text | None = None
+    end_user_id: Text | None = None
+
+
+async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connection:
+    """Register an account of a tenant. It is active at once, and `posthouse.connection.active` is on the stream."""
+    asked = call.body
+    region = gateway.regions.get((await tenants.get(gateway.control, asked.tenant)).region)
+    integration = gateway.catalog.integration(asked.integration)
+    if integration is None:
+        raise NotFound("There is no such integration.")
+    accounts = [account_hash(gateway.control_keyring, integration.id, account) for account in asked.accounts]
+    new = store.NewConnection(
+        id=call.new_id(),
+        tenant_id=asked.tenant,
+        integration_id=integration.id,
+        external_id=asked.external_id,
+        end_user_id=asked.end_user_id,
+        labels=asked.labels,
+        accounts=accounts,
+    )
+    event_id = call.new_id()
+    await store.hint(gateway.control, integration.id, accounts, region.name)
+    async with region.database.transaction() as tx:
+        made = await store.register(tx, new, event_id)
+    return _shown(gateway, made)
+
+
+async def show(gateway: Gateway, call: Call[None, NoQuery]) -> Connection:
+    return _shown(gateway, (await locate(gateway, call.id("connection_id", ids.CONNECTION)))[1])
+
+
+async def close(gateway: Gateway, call: Call[None, NoQuery]) -> None:
+    """End a connection. Its endpoints are retired, `posthouse.connection.closed` is on the stream; again: nothing new."""
+    region, found = await locate(gateway, call.id("connection_id", ids.CONNECTION))
+    async with region.database.transaction() as tx:
+        await store.close(tx, found.id, call.new_id())
+
+
+async def list_all(gateway: Gateway, call: Call[None, ConnectionQuery]) -> Page[Connection]:
+    asked = call.query
+    integration_id = None
+    if asked.integration is not None:
+        integration = gateway.catalog.integration(asked.integration)
+        if integration is None:
+            raise invalid("query.integration", "is not an integration's name")
+        integration_id = integration.id
+    wanted = store.Filter(
+        tenant_id=asked.tenant,
+        integration_id=integration_id,
+        state=asked.state,
+        external_id=asked.external_id,
+        end_user_id=asked.end_user_id,
+    )
+
+    async def read(region: Region, after: UUID | None, limit: int) -> Sequence[Stored]:
+        return await store.page(region.database, wanted, after=after, limit=limit)
+
+    found, further = await paging.across(gateway, asked, "connections", read, lambda connection: connection.id)
+    return Page(items=[_shown(gateway, connection) for connection in found], next_cursor=further)
+
+
+async def locate(gateway: Gateway, connection_id: UUID) -> tuple[Region, Stored]:
+    """The connection and where it lives.    Raises: NotFound."""
+    for region in gateway.regions:
+        found = await store.find(region.database, connection_id)
+        if found is not None:
+            return region, found
+    raise NotFound("There is no such connection.")
+
+
+def _shown(gateway: Gateway, connection: Stored) -> Connection:
+    integration = gateway.catalog.integration_by_id(connection.integration_id)
+    return Connection(
+        id=ids.show(ids.CONNECTION, connection.id),
+        tenant=connection.tenant_id,
+        integration=None if integration is None else integration.name,
+        external_id=connection.external_id,
+        end_user_id=connection.end_user_id,
+        labels=dict(connection.labels),
+        state=connection.state,
+        account_count=connection.accounts,
+        created_at=connection.created_at,
+        updated_at=connection.updated_at,
+    )
+
+
+ROUTES = [
+    Route(
+        "POST", "/v1/connections", "connections:write", create, "Register a tenant's account",
+        body=NewConnection, answer=Connection, status=201, idempotent=True, errors=(NotFound, Conflict),
+    ),
+    Route(
+        "GET", "/v1/connections", "connections:read", list_all, "Connections by age",
+        query=ConnectionQuery, answer=Page[Connection],
+    ),
+    Route("GET", "/v1/connections/{connection_id}", "connections:read", show, "One connection", answer=Connection),
+    Route("DELETE", "/v1/connections/{connection_id}", "connections:write", close, "End a connection", status=204),
+]  # fmt: skip

@@ -1,0 +1,237 @@
+"""From an HTTP request to a handler and back: the order in which things are looked at, once for all routes.
+
+    request id, trace -> method -> who asks -> may they -> query -> body -> seen before? -> handler -> answer
+
+Each step can end the request with a problem. A handler that hangs is asked about after `PATIENCE_S`: when a database
+does not answer either, the caller gets a 503 at once; when it does, the handler is merely slow and may go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from pydantic import BaseModel
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway import ids, metrics
+from gateway.access import roles
+from gateway.access.keys import ApiKey
+from gateway.errors import Forbidden, Problem, Unauthenticated, Unavailable
+from gateway.service import Gateway
+from gateway.web import idempotency, problems, requests
+from gateway.web.routing import Call, Route
+from gateway.web.upstream import reachable
+
+log = structlog.get_logger(__name__)
+
+PATIENCE_S = 1.3  # then we look whether the databases answer, which takes PROBE_S at most: a 503 within 2 s
+PROBE_S = 0.4
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # other names are no metric label
+HEADERS = (
+    (b"cache-control", b"no-store"),  # answers hold what only this key may see
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A whole answer."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Endpoint:
+    """The ASGI application of one path: its routes by method."""
+
+    def __init__(self, gateway: Gateway, path: str, routes: Mapping[str, Route]) -> None:
+        self._gateway, self._path, self._routes = gateway, path, routes
+        self._readers = {method: requests.QueryReader(route.query) for method, route in routes.items()}
+        allowed = {*routes, *("HEAD" for route in routes.values() if route.method == "GET" and not route.stream)}
+        self._allow = ", ".join(sorted(allowed)).encode()
+        self._going_on: set[asyncio.Future[None]] = set()
+        self._seconds = metrics.HTTP_SECONDS.labels(path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request. No exception leaves this."""
+        gateway = self._gateway
+        started = gateway.clock.monotonic()
+        headers = Headers(raw=scope["headers"])
+        request_id = requests.request_id(headers) or f"req_{ids.uuid7(gateway.clock.now()).hex}"
+        _bind(request_id, requests.trace(headers))
+        status, streamed, caller = 500, False, None
+        try:
+            caller, outcome = await self._outcome(scope, headers, receive, request_id)
+            if isinstance(outcome, Response):  # without end
+                status, streamed = outcome.status_code, True
+                outcome.headers["x-request-id"] = request_id
+                await outcome(scope, receive, send)
+            else:
+                status = outcome.status
+                await _send(send, outcome, request_id, head=scope["method"] == "HEAD")
+        except requests.Gone:
+            status = 499  # nobody is there to read it; the number is the usual one in logs
+        except OSError as error:
+            log.info("http.cut", route=self._path, error=error)  # the connection ended under the answer
+        except Exception as error:
+            if streamed:
+                log.error("http.broken", route=self._path, exc_info=error)  # the answer had begun: it ends here
+            else:
+                refused = await self._refuse(error, send, request_id, head=scope["method"] == "HEAD")
+                status = refused.status
+        finally:
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            metrics.HTTP_REQUESTS.labels(self._path, method, str(status)).inc()
+            taken_s = gateway.clock.monotonic() - started
+            if not streamed:
+                self._seconds.observe(taken_s)
+            key_id = None if caller is None else ids.show(ids.KEY, caller.id)
+            log.info(
+                "http.request", method=method, route=self._path, status=status, ms=round(taken_s * 1000, 1), key=key_id
+            )
+
+    async def _outcome(
+        self, scope: Scope, headers: Headers, receive: Receive, request_id: str
+    ) -> tuple[ApiKey | None, Sent | Response]:
+        """Every step before the answer.    Raises: Problem, or whatever the handler raises."""
+        gateway, method = self._gateway, scope["method"]
+        name = "GET" if method == "HEAD" and not self._is_stream() else method
+        route = self._routes.get(name)
+        if route is None:
+            raise problems.MethodNotAllowed()
+        now = gateway.clock.now()
+        key = None
+        if route.action is not None:
+            key = gateway.catalog.api_key(requests.bearer(headers), now)
+            if key is None:
+                raise Unauthenticated("The API key is unknown, expired or revoked.")
+            if not roles.allows(key.role, route.action):
+                raise Forbidden(f"This needs a role that allows `{route.action}`.")
+        query = self._readers[name].read(scope["query_string"])
+        raw = b"" if method in ("GET", "HEAD") else await requests.read_body(headers, receive)
+        if raw and route.body is None:
+            raise problems.invalid("body", "this route takes no body")
+        body = None if route.body is None else requests.json_body(headers, raw, route.body)
+
+        def call(new_id: Any) -> Call[Any, Any]:
+            return Call(
+                body, query, scope["path_params"], key, now, request_id, headers, lambda: _gone(receive), new_id
+            )  # fmt: skip
+
+        sent_key = requests.idempotency_key(headers) if route.idempotent and key is not None else None
+        if sent_key is None or key is None:
+            return key, await self._run(route, call(lambda: ids.uuid7(now)))
+        told = idempotency.request_hash(gateway.control_keyring, method, scope["path"], scope["query_string"], raw)
+        return key, await self._once(route, call, key.id, sent_key, told)
+
+    async def _once(self, route: Route, call: Any, caller: UUID, sent_key: str, told: bytes) -> Sent:
+        """Run the handler unless it has run for this Idempotency-Key before."""
+        gateway = self._gateway
+        begun = idempotency.begin(gateway.control, gateway.control_keyring, caller, sent_key, told)
+        ticket = await self._patiently(begun, route.limit_s)
+        if ticket.answer is not None:
+            stored = _json(ticket.answer.status, ticket.answer.body)
+            return Sent(stored.status, stored.body, (*stored.headers, (b"idempotency-replayed", b"true")))
+        try:
+            sent = await self._run(route, call(ticket.new_id))
+        except BaseException as error:
+            away = isinstance(error, Unavailable | asyncio.CancelledError)
+            await self._soon(idempotency.release(gateway.control, ticket), 0 if away else 1)
+            raise
+        assert isinstance(sent, Sent), "a stream is not idempotent"
+        await self._soon(idempotency.finish(gateway.control, ticket, sent.status, sent.body), 1)
+        return sent
+
+    async def _soon(self, work: Coroutine[Any, Any, None], wait_s: float) -> None:
+        """Do `work` even if the caller goes; wait for it, but not for a database that is away."""
+        task = asyncio.ensure_future(work)
+        self._going_on.add(task)
+        task.add_done_callback(self._going_on.discard)
+        if wait_s:
+            await asyncio.wait((task,), timeout=wait_s)
+
+    async def _run(self, route: Route, call: Call[Any, Any]) -> Sent | Response:
+        work = route.handler(self._gateway, call)
+        made = await (work if route.stream else self._patiently(work, route.limit_s))
+        if isinstance(made, Response):
+            if route.stream:
+                return made
+            return Sent(
+                made.status_code, bytes(made.body), tuple(h for h in made.raw_headers if h[0] != b"content-length")
+            )
+        if isinstance(made, BaseModel):
+            return _json(route.status, made.model_dump_json().encode())
+        return Sent(204)
+
+    async def _patiently(self, work: Any, limit_s: float) -> Any:
+        """Wait for `work`, but not for databases that are away.    Raises: Unavailable, what `work` raises."""
+        coroutine: Coroutine[Any, Any, Any] = work
+        task = asyncio.ensure_future(coroutine)
+        try:
+            await asyncio.wait((task,), timeout=PATIENCE_S)
+            if not task.done() and await reachable(self._gateway, PROBE_S):
+                await asyncio.wait((task,), timeout=limit_s)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if task.done():
+            return task.result()
+        task.cancel()  # not waited for: cancelling a query asks the very database that does not answer
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        raise Unavailable("The database is away or too slow.")
+
+    async def _refuse(self, error: Exception, send: Send, request_id: str, *, head: bool) -> Problem:
+        problem = problems.translate(error)
+        if problem.status >= 500 and not isinstance(error, Problem):
+            log.error("http.failed", route=self._path, exc_info=error)
+        more = ((b"allow", self._allow),) if problem.status == 405 else ()
+        await refuse(send, problem, request_id, head=head, more=more)
+        return problem
+
+    def _is_stream(self) -> bool:
+        route = self._routes.get("GET")
+        return route is not None and route.stream
+
+
+async def refuse(
+    send: Send, problem: Problem, request_id: str, *, head: bool = False, more: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    """Answer with a problem. A client that is gone does not matter any more."""
+    body, headers = problems.encode(problem, request_id)
+    try:
+        await _send(send, Sent(problem.status, body, (*headers, *more)), request_id, head=head)
+    except OSError:
+        pass
+
+
+def _json(status: int, body: bytes) -> Sent:
+    return Sent(status, body, ((b"content-type", b"application/json"),))
+
+
+async def _send(send: Send, sent: Sent, request_id: str, *, head: bool) -> None:
+    headers = [*sent.headers, *HEADERS, (b"x-request-id", request_id.encode())]
+    if sent.status != 204:
+        headers.append((b"content-length", str(len(sent.body)).encode()))
+    await send({"type": "http.response.start", "status": sent.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head else sent.body})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _bind(request_id: str, trace: requests.Trace | None) -> None:
+    """Put into every log line of this request what it is about. Each request runs in a context of its own."""
+    structlog.contextvars.unbind_contextvars("trace_id", "parent_id")
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    if trace is not None:
+        structlog.contextvars.bind_contextvars(trace_id=trace.trace_id, parent_id=trace.parent_id)
