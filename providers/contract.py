@@ -19,9 +19,11 @@ All of it is pure: no I/O, no clock (`now` is an argument), no global state. `re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 
@@ -124,11 +126,17 @@ class Facts:
     signals: tuple[str, ...] = ()  # event names (prefixes) that can say something about a grant
 
 
+_PLAIN_NAME = re.compile(r"[a-z0-9_-]([a-z0-9_.-]{0,98}[a-z0-9_-])?")
+
+
+@lru_cache(maxsize=4096)  # names are few and repeat
 def event_name(raw: str) -> str:
     """`raw` as the tail of an event type: lower case, only `a-z 0-9 _ . -`, 100 characters at most.
 
     Anything else becomes "_", and nothing at all becomes "unknown": odd names must not break a type filter.
     """
+    if _PLAIN_NAME.fullmatch(raw):  # nearly always: this is on the hot path
+        return raw
     cleaned = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in raw[:100]).lower()
     return cleaned.strip(".") or "unknown"
 

@@ -88,14 +88,11 @@ def _accounts(kind: str, sent: dict[str, Any]) -> tuple[str, ...]:
     """
     if kind == "github_app_authorization":
         return account("user", at(sent, "sender", "id"))
-    owner = (
-        at(sent, "installation", "account", "id")
-        or at(sent, "organization", "id")
-        or at(sent, "repository", "owner", "id")
-    )
+    installation, organization, repository = (sent.get(key) for key in ("installation", "organization", "repository"))
+    owner = at(installation, "account", "id") or at(organization, "id") or at(repository, "owner", "id")
     return (
-        *account("installation", at(sent, "installation", "id")),
-        *account("org", at(sent, "organization", "id")),
+        *account("installation", at(installation, "id")),
+        *account("org", at(organization, "id")),
         *account("account", owner),
-        *account("repo", at(sent, "repository", "id")),
+        *account("repo", at(repository, "id")),
     )

@@ -85,8 +85,12 @@ def identifier(value: Any, longest: int = 200) -> str | None:
 
 def account(kind: str, *parts: Any) -> tuple[str, ...]:
     """`("team:T1",)`, `("user:T1/U2",)`, or `()` where a part is missing."""
-    names = [identifier(part) for part in parts]
-    return (f"{kind}:" + "/".join(name for name in names if name),) if all(names) else ()
+    names = []
+    for part in parts:
+        if (name := identifier(part)) is None:
+            return ()
+        names.append(name)
+    return (f"{kind}:{'/'.join(names)}",)
 
 
 def instant(value: Any, *, per_second: int = 1) -> datetime | None:
