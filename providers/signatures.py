@@ -72,19 +72,21 @@ def matching(secrets: Sequence[bytes], due: Callable[[bytes], bytes], sent: Iter
 
 def hmac_hex(secret: bytes, *parts: bytes, algorithm: str = "sha256") -> bytes:
     """HMAC of the joined `parts`, as lower-case hex."""
-    return _hmac(secret, parts, algorithm).hexdigest().encode()
+    return _hmac(secret, parts, algorithm).hex().encode()
 
 
 def hmac_base64(secret: bytes, *parts: bytes, algorithm: str = "sha256") -> bytes:
     """HMAC of the joined `parts`, as standard base64 with padding."""
-    return base64.b64encode(_hmac(secret, parts, algorithm).digest())
+    return base64.b64encode(_hmac(secret, parts, algorithm))
 
 
-def _hmac(secret: bytes, parts: Iterable[bytes], algorithm: str) -> hmac.HMAC:
+def _hmac(secret: bytes, parts: Sequence[bytes], algorithm: str) -> bytes:
+    if len(parts) == 1:
+        return hmac.digest(secret, parts[0], algorithm)  # in one call of C
     mac = hmac.new(secret, digestmod=algorithm)
     for part in parts:  # by parts: a body of 25 MiB is not copied to put a timestamp before it
         mac.update(part)
-    return mac
+    return mac.digest()
 
 
 def unbase64(text: str | bytes) -> bytes | None:
