@@ -30,12 +30,13 @@ FOLDER = Path(migrations.__path__[0])
 LEAST_POSTGRES = 15
 
 
-def _head(line: Line) -> int:
-    numbers = [int(m[1]) for path in (FOLDER / line).iterdir() if (m := re.fullmatch(r"(\d{4})_\w+\.py", path.name))]
+def head_of(line: Line, folder: Path = FOLDER) -> int:
+    """The number of the newest revision."""
+    numbers = [int(m[1]) for path in (folder / line).iterdir() if (m := re.fullmatch(r"(\d{4})_\w+\.py", path.name))]
     return max(numbers)
 
 
-HEAD: dict[Line, int] = {line: _head(line) for line in LINES}
+HEAD: dict[Line, int] = {line: head_of(line) for line in LINES}
 
 
 def check(found: int | None, head: int, line: Line = "region") -> None:
@@ -66,8 +67,8 @@ async def version(db: Any, line: Line) -> int | None:
     return None if found is None else int(found)
 
 
-async def migrate(dsn: str, line: Line, *, lock_timeout_s: float = 5.0) -> list[str]:
-    """Move one database's line forward to `HEAD`; the names of the revisions that ran, each in its own transaction.
+async def migrate(dsn: str, line: Line, *, lock_timeout_s: float = 5.0, folder: Path = FOLDER) -> list[str]:
+    """Move one database's line forward to the newest revision in `folder`; the names of the revisions that ran, each in its own transaction.
 
     Others who migrate the same database wait their turn. No statement waits longer than `lock_timeout_s` for a table,
     since every writer would queue up behind it.    Raises: SetupError; asyncpg's errors
@@ -84,14 +85,14 @@ async def migrate(dsn: str, line: Line, *, lock_timeout_s: float = 5.0) -> list[
         # A lock of the session: it outlives each revision's commit, and dies with us.
         await connection.fetchval("SELECT pg_advisory_lock(hashtext($1))", f"posthouse.migrate.{line}")
         await connection.execute(f"SET lock_timeout = '{int(lock_timeout_s * 1000)}ms'")
-        found = await version(connection, line)
-        if found is not None and found >= HEAD[line]:
-            check(found, HEAD[line], line)
+        found, head = await version(connection, line), head_of(line, folder)
+        if found is not None and found >= head:
+            check(found, head, line)
             return []
         if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", SCHEMA[line]):
             await connection.execute(f"CREATE SCHEMA {SCHEMA[line]}")
         try:
-            return await _upgrade(connection, line)
+            return await _upgrade(connection, line, folder / line)
         except asyncpg.LockNotAvailableError as error:
             raise SetupError(
                 f"{line}: a table stayed locked by another session for {lock_timeout_s:g} s; the revision was rolled "
@@ -125,7 +126,7 @@ def _lines(settings: Settings) -> list[tuple[Line, str]]:
     return [("control", control.get_secret_value()), ("region", region.get_secret_value())]
 
 
-async def _upgrade(connection: Any, line: Line) -> list[str]:
+async def _upgrade(connection: Any, line: Line, scripts: Path) -> list[str]:
     """Run what is missing, over the connection that holds the lock."""
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
@@ -133,7 +134,7 @@ async def _upgrade(connection: Any, line: Line) -> list[str]:
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
-    script = ScriptDirectory(str(FOLDER / line), version_locations=[str(FOLDER / line)])
+    script = ScriptDirectory(str(scripts), version_locations=[str(scripts)])
     done: list[str] = []
 
     def run(bind: Any) -> None:

@@ -79,7 +79,10 @@ def _failed(error: Exception) -> int:
             print(f"posthouse: {' '.join(error.format_message().split())}{hint}", file=sys.stderr)
         return int(error.exit_code)
     line = one_line(error)
-    if line is None:
-        raise error
+    if line is None:  # a fault of ours; what the error says may quote anything, where it was raised does not
+        from gateway import redaction
+
+        ours = [frame for frame in redaction.frames(error.__traceback__) if frame.startswith("gateway.")]
+        line = f"internal error, please report it: {redaction.failure(error)} at {ours[-1] if ours else '?'}"
     print(f"posthouse: {' '.join(line.split())}", file=sys.stderr)
     return 1
