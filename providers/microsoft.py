@@ -2,8 +2,7 @@
 
 Graph signs nothing. What proves an element is its `clientState`, the secret that the subscription was made with; a
 batch may mix subscriptions, so each element is checked by itself and those that fail are dropped, as Graph's
-documentation asks. Secrets are those of the hook endpoint where it has its own (one subscription, one secret), else
-the integration's list of signing secrets.
+documentation asks.
 
 Rich notifications (`encryptedContent`) are held to `clientState` like any other and passed on as they are; their
 `validationTokens` belong to the whole request, are not part of an item, and so are never stored.
@@ -29,7 +28,9 @@ FACTS = Facts(
     name="microsoft",
     title="Microsoft Graph",
     docs_url="https://learn.microsoft.com/en-us/graph/change-notifications-delivery-webhooks",
-    signs_with="signing_secrets",  # or the hook endpoint's own, which win
+    # Each hook endpoint has a clientState of its own, and that one wins; an integration's signing secrets serve
+    # subscriptions that were made elsewhere, with one clientState for all.
+    signs_with="endpoint",
     ack_status=202,
     ack_deadline_s=3.0,  # beyond it counts as slow, and slow hosts are first delayed, then dropped
     handshake=Handshake(methods=METHODS, where="confirming"),
