@@ -98,7 +98,7 @@ class PublishedKeys:
         url = self._overrides.get(facts.name, facts.keys_url)
         if url is None:
             return None
-        return self._sources.setdefault(facts.name, _Source(url, getattr(facts, "keys_format", "jwks")))
+        return self._sources.setdefault(facts.name, _Source(url, facts.keys_format))
 
     def _fly(self, source: _Source) -> None:
         if source.flight is None:
