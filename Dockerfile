@@ -11,10 +11,13 @@ COPY gateway gateway
 COPY providers providers
 COPY subscriptions subscriptions
 COPY migrations migrations
-# Our own package: its build backend is needed here only, so it stays out of the image's environment.
-RUN python -m venv /tmp/build \
- && /tmp/build/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-input --only-binary :all: "hatchling>=1.27" \
- && /tmp/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
+# Our own package: the few packages that build it stay out of the image, and come from the lock too.
+COPY tests/requirements.lock build.lock
+RUN awk '/^[a-z]/ {keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/} keep' build.lock > /tmp/build.lock \
+ && python -m venv /tmp/build \
+ && /tmp/build/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-input \
+      --only-binary :all: --require-hashes -r /tmp/build.lock \
+ && /tmp/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /tmp/wheel . \
  && /opt/posthouse/bin/python -m pip install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl \
  && /opt/posthouse/bin/python -m compileall -q /opt/posthouse/lib
 
