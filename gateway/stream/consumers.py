@@ -13,21 +13,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from gateway.database import Database, Db
-from gateway.errors import CursorGone, Invalid, NotFound, StaleFence
+from gateway.errors import Invalid, NotFound, StaleFence
 from gateway.stream.cursor import Cursor
-from gateway.stream.epoch import look
-from gateway.stream.read import at_time, earliest, latest
+from gateway.stream.epoch import Log, look
+from gateway.stream.read import at_time, check_log, earliest, latest
 
 PARTITIONS = 64
 
 MAKE = "INSERT INTO gateway.consumers (name, created_at) VALUES ($1, gateway.now()) ON CONFLICT DO NOTHING"
-MAKE_PARTITIONS = """INSERT INTO gateway.consumer_partitions (consumer, partition, cursor_seq)
-                     SELECT $1, p, $2 FROM generate_series(0, 63) AS p ON CONFLICT DO NOTHING"""
+MAKE_PARTITIONS = """INSERT INTO gateway.consumer_partitions (consumer, partition, cursor_seq, cursor_mark)
+                     SELECT $1, p, $2, $3 FROM generate_series(0, 63) AS p ON CONFLICT DO NOTHING"""
 LOCK = "SELECT name FROM gateway.consumers WHERE name = $1 FOR UPDATE"
-HELD = """SELECT partition, cursor_seq, fence, worker, lease_until > gateway.now() AS live
+HELD = """SELECT partition, cursor_seq, cursor_mark, fence, worker, lease_until > gateway.now() AS live
             FROM gateway.consumer_partitions WHERE consumer = $1 ORDER BY partition"""
 RENEW = """UPDATE gateway.consumer_partitions SET lease_until = gateway.now() + make_interval(secs => $3)
             WHERE consumer = $1 AND worker = $2 AND partition = ANY ($4::smallint[])"""
@@ -36,14 +37,19 @@ TAKE = """UPDATE gateway.consumer_partitions
            WHERE consumer = $1 AND partition = ANY ($4::smallint[])"""
 GIVE_BACK = """UPDATE gateway.consumer_partitions SET worker = NULL, lease_until = '-infinity'
                 WHERE consumer = $1 AND worker = $2 AND partition = ANY ($3::smallint[])"""
-COMMIT = """UPDATE gateway.consumer_partitions AS p SET cursor_seq = greatest(p.cursor_seq, c.seq)
-              FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) AS c(partition, fence, seq)
-             WHERE p.consumer = $1 AND p.partition = c.partition AND p.fence = c.fence AND p.worker IS NOT NULL
-            RETURNING p.partition"""
+STANDING = "SELECT seq, id FROM gateway.events WHERE seq = ANY ($1::bigint[])"
+FENCES = """SELECT partition, fence FROM gateway.consumer_partitions
+             WHERE consumer = $1 AND partition = ANY ($2::smallint[]) AND worker IS NOT NULL
+             ORDER BY partition FOR NO KEY UPDATE"""
+COMMIT = """UPDATE gateway.consumer_partitions AS p SET cursor_seq = c.seq, cursor_mark = c.mark
+              FROM unnest($2::smallint[], $3::bigint[], $4::bytea[]) AS c(partition, seq, mark)
+             WHERE p.consumer = $1 AND p.partition = c.partition AND p.cursor_seq < c.seq"""
 RESET = """UPDATE gateway.consumer_partitions
-              SET cursor_seq = $2, fence = fence + 1, worker = NULL, lease_until = '-infinity' WHERE consumer = $1"""
+              SET cursor_seq = $2, cursor_mark = $3, fence = fence + 1, worker = NULL, lease_until = '-infinity'
+            WHERE consumer = $1"""
 STATES = """
-SELECT c.name, c.created_at, min(p.cursor_seq) AS cursor_seq, count(p.worker) FILTER (WHERE p.lease_until > gateway.now()) AS leased,
+SELECT c.name, c.created_at, min(p.cursor_seq) AS cursor_seq,
+       (array_agg(p.cursor_mark ORDER BY p.cursor_seq))[1] AS cursor_mark, count(p.worker) FILTER (WHERE p.lease_until > gateway.now()) AS leased,
        array_agg(DISTINCT p.worker) FILTER (WHERE p.lease_until > gateway.now()) AS workers,
        greatest(coalesce((SELECT max(seq) FROM gateway.events), 0) - min(p.cursor_seq), 0) AS lag_events,
        coalesce(extract(epoch FROM gateway.now() - (SELECT e.at FROM gateway.events e WHERE e.seq > min(p.cursor_seq) ORDER BY e.seq LIMIT 1)), 0)::float8 AS lag_s
@@ -112,33 +118,29 @@ async def lease(
         log = await look(db)
         surplus = set(mine[share:])
         return [
-            Leased(row["partition"], row["fence"], Cursor(log.epoch, row["cursor_seq"]), row["partition"] in surplus)
+            Leased(row["partition"], row["fence"], _cursor(log, row), row["partition"] in surplus)
             for row in await db.fetch(HELD, name)
             if row["worker"] == worker and row["live"]
         ]
 
 
 async def commit(database: Database, name: str, done: Sequence[Commit]) -> None:
-    """Move cursors forward (never back). What is valid is committed even if the rest is not.
+    """Move cursors forward (never back). What is valid is committed even where other fences are stale.
 
-    Raises: StaleFence with the partitions that are no longer this worker's; CursorGone; Invalid.
+    Raises: StaleFence with the partitions that are no longer this worker's. CursorGone, Invalid (beyond the end):
+    a cursor of no use here, and nothing is committed.
     """
     async with database.transaction() as db:
-        log = await look(db)
-        end = (await latest(db)).seq
+        await _check(db, [one.cursor for one in done])
+        partitions = list({one.partition for one in done})
+        fences = {row["partition"]: row["fence"] for row in await db.fetch(FENCES, name, partitions)}
+        furthest: dict[int, Cursor] = {}
         for one in done:
-            if one.cursor.epoch != log.epoch:
-                raise CursorGone(
-                    "the database was put back to an earlier point since this cursor was made",
-                    earliest=str(Cursor(log.epoch, log.dropped_through)),
-                )
-            if one.cursor.seq > end:
-                raise Invalid("the cursor is beyond the end of the stream")
-        rows = await db.fetch(
-            COMMIT, name, [c.partition for c in done], [c.fence for c in done], [c.cursor.seq for c in done]
-        )
-    moved = {row["partition"] for row in rows}
-    if stale := sorted({c.partition for c in done} - moved):
+            if fences.get(one.partition) == one.fence:
+                furthest[one.partition] = max(furthest.get(one.partition, one.cursor), one.cursor)
+        cursors = furthest.values()
+        await db.execute(COMMIT, name, list(furthest), [c.seq for c in cursors], [c.mark for c in cursors])
+    if stale := sorted({one.partition for one in done if fences.get(one.partition) != one.fence}):
         raise StaleFence("these partitions were given to another worker since", partitions=stale)
 
 
@@ -148,7 +150,7 @@ async def reset(database: Database, name: str, to: datetime | str) -> Cursor:
         if await db.fetchrow(LOCK, name) is None:
             raise NotFound("no such consumer")
         cursor = await _place(db, to)
-        await db.execute(RESET, name, cursor.seq)
+        await db.execute(RESET, name, cursor.seq, cursor.mark)
         return cursor
 
 
@@ -157,7 +159,7 @@ async def states(db: Db, name: str | None = None) -> list[ConsumerState]:
     log = await look(db)
     return [
         ConsumerState(
-            row["name"], row["created_at"], Cursor(log.epoch, row["cursor_seq"]), row["leased"],
+            row["name"], row["created_at"], _cursor(log, row), row["leased"],
             tuple(row["workers"] or ()), row["lag_events"], row["lag_s"],
         )
         for row in await db.fetch(STATES, name)
@@ -173,10 +175,26 @@ async def remove(db: Db, name: str) -> None:
 async def _make(db: Db, name: str, start: str) -> None:
     if await db.fetchval("SELECT name FROM gateway.consumers WHERE name = $1", name) is None:
         await db.execute(MAKE, name)
-        await db.execute(MAKE_PARTITIONS, name, (await _place(db, start)).seq)
+        cursor = await _place(db, start)
+        await db.execute(MAKE_PARTITIONS, name, cursor.seq, cursor.mark)
 
 
 async def _place(db: Db, to: datetime | str) -> Cursor:
     if isinstance(to, datetime):
         return await at_time(db, to)
     return await (latest(db) if to == "latest" else earliest(db))
+
+
+async def _check(db: Db, cursors: Sequence[Cursor]) -> None:
+    rows = await db.fetch(STANDING, list({cursor.seq for cursor in cursors}))
+    standing = {row["seq"]: row["id"] for row in rows}
+    log = await look(db)
+    for cursor in cursors:
+        check_log(cursor, log, standing.get(cursor.seq))
+    furthest = max((cursor.seq for cursor in cursors), default=0)
+    if furthest not in standing and furthest > (await latest(db)).seq:
+        raise Invalid("the cursor is beyond the end of the stream")
+
+
+def _cursor(log: Log, row: Any) -> Cursor:
+    return Cursor(log.epoch, row["cursor_seq"], row["cursor_mark"])

@@ -1,15 +1,22 @@
-"""Cursors: a place in one log. Opaque to everybody else; they carry the log's epoch and the last `seq` seen."""
+"""Cursors: a place in one log. Opaque to everybody else.
+
+A cursor carries the log's epoch, the last `seq` seen, and a mark of the event that stands there (the end of its id,
+which is chance). The epoch tells a log that was restored from a dump; the mark tells one whose files were put back,
+which no look at the database itself can: it has grown again, and other events stand where the reader had been.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from uuid import UUID
 
 from gateway.errors import Invalid
 
-_FORM = struct.Struct(">Iq")
+_FORM = struct.Struct(">Iq3s")  # 15 bytes: 20 characters, no padding
+UNMARKED = b"\0\0\0"  # stands on no event: the start, or the edge that retention left
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -18,18 +25,31 @@ class Cursor:
 
     epoch: int
     seq: int
+    mark: bytes = field(default=UNMARKED, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return base64.urlsafe_b64encode(_FORM.pack(self.epoch, self.seq)).decode()
+        return base64.urlsafe_b64encode(_FORM.pack(self.epoch, self.seq, self.mark)).decode()
+
+    def fits(self, standing: UUID | None) -> bool:
+        """Whether this can be the log that it was made for: `standing` is the id of the event at `seq`, if any.
+
+        An event that is gone (retention, erasing) proves nothing, and neither does a cursor without a mark.
+        """
+        return standing is None or self.mark in (UNMARKED, mark_of(standing))
+
+
+def mark_of(id: UUID) -> bytes:
+    """The last three bytes of an event's id, which are chance in a UUIDv7: one in 16 million agrees by accident."""
+    return id.bytes[-3:]
 
 
 def parse(text: str) -> Cursor:
     """The cursor in `text`.    Raises: Invalid."""
     try:
         raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
-        epoch, seq = _FORM.unpack(raw)
+        epoch, seq, mark = _FORM.unpack(raw)
     except (ValueError, binascii.Error, struct.error) as error:
         raise Invalid("`after` is not a cursor of this stream") from error
     if seq < 0:
         raise Invalid("`after` is not a cursor of this stream")
-    return Cursor(epoch, seq)
+    return Cursor(epoch, seq, mark)

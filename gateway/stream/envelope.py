@@ -22,7 +22,6 @@ import orjson
 
 from gateway import ids
 from gateway.stream.consumers import partition_of
-from gateway.stream.cursor import Cursor
 from gateway.stream.read import Event, Filter
 
 NameOf = Callable[[UUID], str | None]  # an integration's name, while it exists
@@ -40,7 +39,7 @@ def entry(event: Event, epoch: int, seen_by: Filter, name_of: NameOf) -> bytes:
     connections = [ids.show(ids.CONNECTION, connection) for connection, _ in pairs]
     return orjson.dumps(
         {
-            "cursor": str(Cursor(epoch, event.seq)),
+            "cursor": str(event.cursor(epoch)),
             "partitions": event.partitions
             if seen_by.partitions is None
             else [p for p in event.partitions if p in seen_by.partitions],

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from gateway.database import Db
 from gateway.errors import CursorGone
-from gateway.stream.cursor import Cursor
+from gateway.stream.cursor import Cursor, mark_of
 from gateway.stream.epoch import Log, look
 
 MAX_EVENTS = 1000
@@ -23,6 +23,7 @@ MAX_BYTES = 8 * 1024 * 1024  # of data in one page; a larger event comes alone
 STRETCH = 5000  # events that one filtered read looks at
 
 # $3, $4: types, whole and as LIKE patterns of what lies below. The window sum ends a page by its bytes.
+# `stood_on` is what stands at the cursor now, `looked_at_id` what stands at the next one.
 READ = """
 WITH stretch AS (
   SELECT seq, id, type, time, at, integration_id, connections, tenants, partitions, content_type, delivery, data,
@@ -36,12 +37,15 @@ matching AS (
      AND ($7::uuid IS NULL OR $7 = ANY (connections))
      AND ($8::smallint[] IS NULL OR partitions && $8)
    ORDER BY seq LIMIT $9)
-SELECT m.*, s.looked_at, s.stretched, (SELECT count(*) FROM matching) AS matched
-  FROM (SELECT max(seq) AS looked_at, count(*) AS stretched FROM stretch) AS s
-  LEFT JOIN matching m ON m.total - m.size < $10 OR m.total = m.size
+SELECT m.*, s.looked_at, s.stretched, s.looked_at_id, (SELECT count(*) FROM matching) AS matched,
+       (SELECT e.id FROM gateway.events e WHERE e.seq = $1 LIMIT 1) AS stood_on
+  FROM (SELECT max(seq) AS looked_at, count(*) AS stretched,
+               (SELECT id FROM stretch ORDER BY seq DESC LIMIT 1) AS looked_at_id FROM stretch) AS s
+  LEFT JOIN matching m ON m.total <= $10 OR m.total = m.size
  ORDER BY m.seq"""
-END = "SELECT max(seq) FROM gateway.events"
-AT_TIME = "SELECT min(seq) - 1 FROM gateway.events WHERE at >= $1"
+END = "SELECT seq, id FROM gateway.events ORDER BY seq DESC LIMIT 1"
+FIRST_SINCE = "SELECT min(seq) FROM gateway.events WHERE at >= $1"
+BEFORE = "SELECT seq, id FROM gateway.events WHERE seq < $1 ORDER BY seq DESC LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,10 @@ class Event:
     delivery: str | None  # JSON
     data: bytes
 
+    def cursor(self, epoch: int) -> Cursor:
+        """After this event."""
+        return Cursor(epoch, self.seq, mark_of(self.id))
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -95,24 +103,23 @@ async def earliest(db: Db) -> Cursor:
 
 async def latest(db: Db) -> Cursor:
     """After the newest event."""
-    log = await look(db)
-    return Cursor(log.epoch, await _end(db, log))
+    return await _end(db, await look(db))
 
 
 async def at_time(db: Db, when: datetime) -> Cursor:
     """Before the first event that was kept at or after `when`."""
     log = await look(db)
-    seq = await db.fetchval(AT_TIME, when)
-    return Cursor(log.epoch, await _end(db, log) if seq is None else max(seq, log.dropped_through))
+    first = await db.fetchval(FIRST_SINCE, when)
+    return await _end(db, log) if first is None else _at(log, await db.fetchrow(BEFORE, first))
 
 
 async def read(db: Db, after: Cursor, wanted: Filter, limit: int) -> Page:
     """Up to `limit` wanted events after `after`.
 
     Raises: CursorGone, with `earliest` as the way on: the cursor is of another epoch, behind what retention has
-    dropped, or beyond the end of the log.
+    dropped, beyond the end of the log, or another event stands there now.
     """
-    limit = min(limit, MAX_EVENTS)
+    limit = max(1, min(limit, MAX_EVENTS))
     stretch = limit if wanted.open else max(STRETCH, limit)
     patterns = None if wanted.types is None else [like_prefix(t) for t in wanted.types]
     rows = await db.fetch(
@@ -121,18 +128,19 @@ async def read(db: Db, after: Cursor, wanted: Filter, limit: int) -> Page:
         limit, MAX_BYTES,
     )  # fmt: skip
     log = await look(db)  # after the rows: what retention dropped in between would be missing among them
-    _check(after, log)
+    check_log(after, log, rows[0]["stood_on"])
+    if after.seq < log.dropped_through:
+        raise _gone(log, "the events after this cursor have passed their retention")
     stretched, looked_at, matched = rows[0]["stretched"], rows[0]["looked_at"], rows[0]["matched"]
     if not stretched:
-        if after.seq > await _end(db, log):
-            raise CursorGone("the cursor is beyond the end of the stream: it was made by a log that is gone",
-                             earliest=str(Cursor(log.epoch, log.dropped_through)))  # fmt: skip
+        if after.seq > (await _end(db, log)).seq:
+            raise _gone(log, "the cursor is beyond the end of the stream: it was made by a log that is gone")
         return Page((), after, at_end=True)
     events = [_event(row) for row in rows if row["id"] is not None]
     full = matched == limit or matched > len(events)
-    return Page(
-        events, Cursor(log.epoch, events[-1].seq if full else looked_at), at_end=not full and stretched < stretch
-    )
+    if full:
+        return Page(events, events[-1].cursor(log.epoch), at_end=False)
+    return Page(events, Cursor(log.epoch, looked_at, mark_of(rows[0]["looked_at_id"])), at_end=stretched < stretch)
 
 
 def like_prefix(prefix: str) -> str:
@@ -141,16 +149,25 @@ def like_prefix(prefix: str) -> str:
     return f"{escaped}.%"
 
 
-def _check(cursor: Cursor, log: Log) -> None:
-    way_on = str(Cursor(log.epoch, log.dropped_through))
-    if cursor.epoch != log.epoch:
-        raise CursorGone("the database was put back to an earlier point since this cursor was made", earliest=way_on)
-    if cursor.seq < log.dropped_through:
-        raise CursorGone("the events after this cursor have passed their retention", earliest=way_on)
+def check_log(cursor: Cursor, log: Log, standing: UUID | None) -> None:
+    """Raise CursorGone if `cursor` was made by another log; `standing` is the id of the event at its `seq`, if any."""
+    if cursor.epoch != log.epoch or not cursor.fits(standing):
+        raise _gone(log, "the database was put back to an earlier point since this cursor was made")
 
 
-async def _end(db: Db, log: Log) -> int:
-    return max(await db.fetchval(END) or 0, log.dropped_through)
+def _gone(log: Log, why: str) -> CursorGone:
+    return CursorGone(why, earliest=str(Cursor(log.epoch, log.dropped_through)))
+
+
+def _at(log: Log, row: Any | None) -> Cursor:
+    """After the event in `row`; where there is none, or retention takes it just now: at the edge."""
+    if row is None or row["seq"] <= log.dropped_through:
+        return Cursor(log.epoch, log.dropped_through)
+    return Cursor(log.epoch, row["seq"], mark_of(row["id"]))
+
+
+async def _end(db: Db, log: Log) -> Cursor:
+    return _at(log, await db.fetchrow(END))
 
 
 def _event(row: Any) -> Event:

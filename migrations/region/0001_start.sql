@@ -210,6 +210,7 @@ CREATE TABLE gateway.consumer_partitions (
   consumer text NOT NULL REFERENCES gateway.consumers ON DELETE CASCADE,
   partition smallint NOT NULL CHECK (partition BETWEEN 0 AND 63),
   cursor_seq bigint NOT NULL,         -- everything up to here is done
+  cursor_mark bytea NOT NULL,         -- of the event there (gateway/stream/cursor.py)
   fence bigint NOT NULL DEFAULT 0,    -- moves with every change of hands
   worker text,
   lease_until timestamptz NOT NULL DEFAULT '-infinity',
