@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import cast
 from uuid import UUID
+
+# A `uuid.UUID` (a subclass) made in C, as asyncpg's own rows hold: five times faster, and the hot path makes several.
+from asyncpg.pgproto import pgproto
 
 from gateway.clock import random_bytes
 
 INTEGRATION, CONNECTION, ENDPOINT, EVENT, KEY = "int", "conn", "hook", "evt", "key"
 
 
+def of(raw: bytes) -> UUID:
+    """The uuid of these 16 bytes."""
+    return cast(UUID, pgproto.UUID(raw))
+
+
 def uuid7(now: datetime, entropy: Callable[[int], bytes] = random_bytes) -> UUID:
     """A UUIDv7 of `now` (millisecond precision) and 74 random bits."""
-    return _uuid7(int(now.timestamp() * 1000), int.from_bytes(entropy(10), "big"))
-
-
-def _uuid7(millis: int, chance: int) -> UUID:
-    high = (millis & 0xFFFF_FFFF_FFFF) << 80
-    rand_a, rand_b = (chance >> 68) & 0xFFF, chance & 0x3FFF_FFFF_FFFF_FFFF
-    return UUID(int=high | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b)
+    chance = bytearray(entropy(10))
+    chance[0] = 0x70 | chance[0] & 0x0F
+    chance[2] = 0x80 | chance[2] & 0x3F
+    return of(int(now.timestamp() * 1000).to_bytes(6, "big") + chance)
 
 
 def show(prefix: str, value: UUID) -> str:

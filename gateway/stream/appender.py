@@ -48,6 +48,7 @@ class Parcel:
 
     events: Sequence[NewEvent]
     size: int
+    deadline: float  # of the event loop's clock
     done: asyncio.Future[list[Kept]] = field(repr=False)
 
 
@@ -56,7 +57,9 @@ class Appender:
 
     def __init__(self, database: Database, clock: Clock, deadline_s: float) -> None:
         self._database, self._clock, self._deadline_s = database, clock, deadline_s
-        self._queue: deque[Parcel] = deque()
+        self._queue: deque[Parcel] = deque()  # not sent yet
+        self._waiting: deque[Parcel] = deque()  # not answered yet, or not known to be: oldest deadline first
+        self._alarm: asyncio.TimerHandle | None = None
         self._arrived = asyncio.Event()
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -79,14 +82,23 @@ class Appender:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Kept]] = loop.create_future()
-        parcel = Parcel(events, sum(len(event.data) for event in events), done)
-        timer = loop.call_later(self._deadline_s, _expire, done)
+        size = len(events[0].data) if len(events) == 1 else sum(len(event.data) for event in events)
+        parcel = Parcel(events, size, loop.time() + self._deadline_s, done)
         self._queue.append(parcel)
+        self._waiting.append(parcel)
+        if self._alarm is None:
+            self._alarm = loop.call_at(parcel.deadline, self._expire, loop)
         self._arrived.set()
-        try:
-            return await done
-        finally:
-            timer.cancel()
+        return await done
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer those whose time is over. One alarm serves all: they wait equally long, so the first is due first."""
+        now = loop.time()
+        while self._waiting and (self._waiting[0].done.done() or self._waiting[0].deadline <= now):
+            parcel = self._waiting.popleft()
+            if not parcel.done.done():
+                parcel.done.set_exception(Unavailable("the log is away"))
+        self._alarm = loop.call_at(self._waiting[0].deadline, self._expire, loop) if self._waiting else None
 
     async def _run(self) -> None:
         while True:
@@ -162,6 +174,8 @@ class Appender:
             if not parcel.done.done():
                 parcel.done.set_result(kept[at : at + len(parcel.events)])
             at += len(parcel.events)
+        while self._waiting and self._waiting[0].done.done():  # its bodies need not wait for the alarm
+            self._waiting.popleft()
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -170,11 +184,6 @@ class Appender:
                 await connection.close(timeout=1)
             except AWAY:
                 connection.terminate()
-
-
-def _expire(done: asyncio.Future[list[Kept]]) -> None:
-    if not done.done():
-        done.set_exception(Unavailable("the log is away"))
 
 
 def _fail(parcels: list[Parcel], error: Exception) -> None:

@@ -16,11 +16,13 @@ import binascii
 import hmac
 import json
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from gateway import ids
 from gateway.clock import random_bytes
 from gateway.errors import SetupError
 from gateway.settings import Settings
@@ -62,8 +64,11 @@ class Keyring:
         return hmac.digest(self._hashing, len(named).to_bytes(4, "big") + named + data, "sha256")
 
     def mac_id(self, purpose: str, data: bytes) -> UUID:
-        """The first 16 bytes of `mac`, as a uuid column holds them: dedupe keys, account hashes."""
-        return UUID(bytes=self.mac(purpose, data)[:16])
+        """A keyed hash of 16 bytes, as a uuid column holds it: dedupe keys, account hashes.
+
+        Keyed BLAKE2b, because the hot path makes several and OpenSSL's HMAC costs five times as much to set up.
+        """
+        return ids.of(blake2b(data, digest_size=16, key=self._hashing, person=purpose.encode()).digest())
 
     def proofs(self, place: str) -> dict[int, bytes]:
         """By version (0 is the hashing key): a MAC of a constant, which tells keyrings apart and nothing else."""

@@ -9,7 +9,7 @@ sends it again).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from datetime import datetime
 from typing import Any
 
@@ -200,20 +200,19 @@ class Hooks:
         return Answer(status, refused.reason.encode(), headers=allow)
 
 
-def _headers(raw: Iterable[tuple[bytes, bytes]], guarded: frozenset[str]) -> dict[str, str]:
+def _headers(raw: Collection[tuple[bytes, bytes]], guarded: frozenset[str]) -> dict[str, str]:
     """Names to values; of a doubled header the first counts, and a doubled guarded one is refused."""
-    headers: dict[str, str] = {}
-    size = count = 0
-    for name_bytes, value in raw:
-        name = name_bytes.decode("latin-1")
-        count += 1
-        size += len(name_bytes) + len(value)
-        if name in headers:
-            if name in guarded:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    if len(headers) != len(raw):
+        seen: set[str] = set()
+        for name_bytes, value in raw:
+            name = name_bytes.decode("latin-1")
+            if name not in seen:
+                headers[name] = value.decode("latin-1")
+            elif name in guarded:
                 raise DuplicateHeader
-            continue
-        headers[name] = value.decode("latin-1")
-    if count > MAX_HEADERS or size > MAX_HEADER_BYTES:
+            seen.add(name)
+    if len(raw) > MAX_HEADERS or sum(map(len, headers)) + sum(map(len, headers.values())) > MAX_HEADER_BYTES:
         raise Door(431, "too_many_headers")
     return headers
 
