@@ -148,7 +148,7 @@ class Process:
         if self.gateway is not None:
             self.gateway.state = "draining"
             await self._hurriedly(asyncio.sleep(min(self.settings.drain_pause_s, OUT_S / 2)))
-            self.gateway.draining.set()
+            self.gateway.drain()
         for server in self._servers:
             server.should_exit = True
         left = OUT_S - CLOSE_S - 1 - (loop.time() - began)

@@ -1,0 +1,193 @@
+"""Commands: what they print, and the one line that bad input gets."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import run
+from gateway.vault.keyring import generate
+from tests import postgres
+from tests.signers import SIGNERS
+
+SECRET = SIGNERS["github"].secrets[0].decode()
+
+
+class Shell:
+    """Commands run one after the other on one deployment."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+        self._capture, self._patch = capture, patch
+
+    def ok(self, *arguments: str, stdin: str = "") -> str:
+        """Standard output of a command that succeeds."""
+        self._patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        status = run(list(arguments))
+        out, err = self._capture.readouterr()
+        assert status == 0, err
+        return out
+
+    def fails(self, *arguments: str, status: int = 1) -> str:
+        """The one line of a command that does not."""
+        assert run(list(arguments)) == status
+        out, err = self._capture.readouterr()
+        assert out == ""
+        assert err.startswith("posthouse: ")
+        assert err.count("\n") == 1
+        return err
+
+
+@pytest.fixture
+def shell(
+    template: postgres.Template, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Shell]:
+    """A migrated database, a keyring, an empty folder to stand in."""
+    dsn = asyncio.run(template.clone())
+    monkeypatch.setenv("POSTHOUSE_DATABASE_URL", dsn)
+    monkeypatch.setenv("POSTHOUSE_KEYRING", generate().to_json())
+    monkeypatch.setenv("POSTHOUSE_PUBLIC_URL", "https://hooks.example.com")
+    monkeypatch.chdir(tmp_path)
+    yield Shell(capsys, monkeypatch)
+    asyncio.run(template.drop(dsn))
+
+
+def test_an_integration_is_declared_applied_and_shown_without_its_secret(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """posthouse.toml, `apply`, `integrations`; the second apply has nothing to do."""
+    monkeypatch.setenv("HUB", SECRET)
+    Path("posthouse.toml").write_text('[integrations.hub]\nprovider = "github"\nsigning_secrets = [{env = "HUB"}]\n')
+    assert "dry run" in shell.ok("apply", "--dry-run")
+    assert "no integrations" in shell.ok("integrations", "list")
+    assert "https://hooks.example.com/hooks/hub" in shell.ok("apply")
+    assert "nothing to do" in shell.ok("apply")
+    assert "hub" in shell.ok("integrations", "list")
+    shown = shell.ok("integrations", "show", "hub")
+    assert SECRET not in shown
+    assert json.loads(shown)["declared_by"] == "file"
+    assert "posthouse.toml" in shell.fails("integrations", "remove", "hub")
+    Path("posthouse.toml").write_text("")
+    assert "removed" in shell.ok("apply", "--prune")
+
+
+def test_a_secret_rotates_without_standing_on_a_command_line(shell: Shell) -> None:
+    """A new one in front, then the old one dropped; secrets come from standard input, a file or a variable."""
+    first, second, _ = (secret.decode() for secret in SIGNERS["github"].secrets)
+    Path("first").write_text(first + "\n")
+    shell.ok("integrations", "add", "hub", "--provider", "github", "--file", "first")
+    assert "has 2 signing_secrets" in shell.ok("integrations", "add-secret", "hub", stdin=second + "\n")
+    assert "1 removed" in shell.ok("integrations", "drop-secrets", "hub")
+    assert "removed hub" in shell.ok("integrations", "remove", "hub")
+
+
+def test_keys_are_shown_once_and_listed_by_their_beginning(shell: Shell) -> None:
+    """The token stands alone on standard output, for scripts."""
+    token = shell.ok("keys", "create", "ci", "--role", "reader", "--expires-in-days", "7").strip()
+    assert token.startswith("ph_")
+    listed = shell.ok("keys", "list")
+    assert token not in listed
+    assert token[:11] in listed
+    [key] = json.loads(shell.ok("keys", "list", "--json"))
+    shell.ok("keys", "revoke", f"key_{key['id'].replace('-', '')}")
+    assert "revoked" in shell.ok("keys", "list")
+    assert token not in shell.fails("keys", "revoke", token)
+
+
+def test_an_empty_deployment_says_so(shell: Shell) -> None:
+    """Lists have a line for nothing, and `[]` for programs."""
+    assert shell.ok("deliveries", "refused") == "no delivery was refused\n"
+    assert shell.ok("consumers", "list") == "no consumers\n"
+    assert json.loads(shell.ok("consumers", "list", "--json")) == []
+    assert "nothing to do" in shell.ok("migrate")
+    assert "fits" in shell.ok("migrate", "--check")
+
+
+def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
+    """The same document as /openapi.json."""
+    document = json.loads(shell.ok("openapi"))
+    assert document["openapi"].startswith("3.1")
+    assert "/v1/events" in document["paths"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["nonsense"], 2, "No such command 'nonsense'"),
+        (["migrate", "--nonsense"], 2, "No such option"),
+        (["deploy"], 2, "Missing argument"),
+        (["deploy", "mainframe"], 1, "systemd, kubernetes, compose"),
+        (["deploy", "compose", "--replicas", "many"], 2, "valid integer"),
+        (["serve", "--only", "nothing"], 1, "--only is `web` or `worker`"),
+        (["apply", "missing.toml"], 1, "missing.toml cannot be read"),
+        (["integrations", "show", "nobody"], 1, "no such integration"),
+        (["integrations", "add", "x", "--provider", "nobody", "--no-secret"], 1, "provider is not known"),
+        (["integrations", "add", "X Y", "--provider", "github", "--no-secret"], 1, "name must be"),
+        (["integrations", "add", "x", "--provider", "github", "--env", "NOT_SET"], 1, "a variable that is not set"),
+        (["integrations", "add", "x", "--provider", "github", "--file", "gone"], 1, "gone: No such file"),
+        (["integrations", "add-secret", "x", "--file", "gone", "--env", "E"], 1, "not both"),
+        (["integrations", "drop-secrets", "nobody", "--purpose", "what"], 1, "no such integration"),
+        (["keys", "create", "x", "--role", "emperor"], 1, "no such role"),
+        (["keys", "revoke", "key_" + "0" * 32], 1, "no such key"),
+        (["consumers", "reset", "c", "--to", "yesterday"], 1, "a time with its zone"),
+        (["consumers", "reset", "c", "--to", "latest"], 1, "no such consumer"),
+        (["deliveries", "refused", "--integration", "nobody"], 1, "no such integration"),
+        (["keyring", "init"], 1, "POSTHOUSE_KEYRING is set"),
+    ],
+)
+def test_bad_input_gets_one_sensible_line(arguments: list[str], status: int, says: str, shell: Shell) -> None:
+    """Never a traceback; usage errors are 2, everything else 1."""
+    assert says in shell.fails(*arguments, status=status)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("POSTHOUSE_POLL_S", "hush", "POSTHOUSE_POLL_S: Input should be a valid number"),
+        ("POSTHOUSE_DATABASE_URL", "mysql://me:hush@host/db", "is not given as a URL like postgresql://"),
+        ("POSTHOUSE_DATABASE_URL", "postgresql://me:hush@127.0.0.1:1/db", "127.0.0.1:1 cannot be reached"),
+        ("POSTHOUSE_DATABASE_URL", "postgresql://me:hush@127.0.0.1:1/db?sslmode=nope", "an sslmode that there is not"),
+        ("POSTHOUSE_KEYRING", '{"keys": "hush"}', "the keyring in POSTHOUSE_KEYRING"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named_and_its_value_is_not(
+    name: str, value: str, says: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a password."""
+    monkeypatch.setenv(name, value)
+    said = shell.fails("keys", "list")
+    assert says in said
+    assert "hush" not in said
+
+
+def test_a_keyring_is_made_once_and_its_status_shows_no_key(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Losing one loses every sealed secret, so none is ever overwritten."""
+    monkeypatch.delenv("POSTHOUSE_KEYRING")
+    monkeypatch.setenv("POSTHOUSE_KEYRING_FILE", str(tmp_path / "k.json"))
+    shell.ok("keyring", "init")
+    made = json.loads((tmp_path / "k.json").read_text())
+    status = shell.ok("keyring", "status")
+    assert "current   1" in status
+    assert made["keys"]["1"] not in status
+    assert "already" in shell.fails("keyring", "init")
+
+
+def test_a_database_without_a_schema_says_which_command_makes_it(
+    shell: Shell, template: postgres.Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No command but `migrate` moves a schema."""
+    dsn = asyncio.run(template.server.create("bare_for_cli"))
+    try:
+        monkeypatch.setenv("POSTHOUSE_DATABASE_URL", dsn)
+        assert "run `posthouse migrate`" in shell.fails("keys", "list")
+        assert "migrated: control 0001" in shell.ok("migrate")
+        assert "no keys" in shell.ok("keys", "list")
+    finally:
+        asyncio.run(template.server.drop("bare_for_cli"))
