@@ -9,7 +9,7 @@ What may go wrong, and what then:
   each parcel answers `Unavailable` at its own deadline, whatever the database does;
 - COMMIT was sent and its answer lost: the batch is sent again, finds its own keys, and they count as kept;
 - one value cannot be stored (SQLSTATE 22, 23, 54): the batch is halved until the offender stands alone; it gets
-  `Unstorable`, the others are kept.
+  `Unstorable`, the others are kept. A check of ours that fails (no partition for today) is nobody's offence.
 """
 
 from __future__ import annotations
@@ -133,6 +133,9 @@ class Appender:
             parcels = pending.pop()
             try:
                 await self._write_until_answered(parcels)
+            except asyncpg.CheckViolationError as error:  # no partition for today; 422 would lose the delivery
+                log.error("append.no_room", error=type(error).__name__, table=error.table_name)
+                _fail(parcels, Unavailable("the log has no room for today"))
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError,
                     asyncpg.UntranslatableCharacterError, ValueError, OverflowError) as error:  # fmt: skip
                 if len(parcels) == 1:
