@@ -6,7 +6,8 @@ whole or not at all: it never spans two batches.
 
 What may go wrong, and what then:
 - the database is away: the same batch is tried again on a new connection until its parcels' deadlines have passed;
-  each parcel answers `Unavailable` at its own deadline, whatever the database does;
+  each parcel answers `Unavailable` at its own deadline, whatever the database does; a statement that is silent for
+  `late_s` beyond that is given up with its connection, so a dead wire stops nobody for long;
 - COMMIT was sent and its answer lost: the batch is sent again, finds its own keys, and they count as kept;
 - one value cannot be stored (SQLSTATE 22, 23, 54): the batch is halved until the offender stands alone; it gets
   `Unstorable`, the others are kept. A check of ours that fails (no partition for today) is nobody's offence.
@@ -55,8 +56,8 @@ class Parcel:
 class Appender:
     """The group commit of one process for one region. `start` before use; `stop` lets what is queued finish."""
 
-    def __init__(self, database: Database, clock: Clock, deadline_s: float) -> None:
-        self._database, self._clock, self._deadline_s = database, clock, deadline_s
+    def __init__(self, database: Database, clock: Clock, deadline_s: float, late_s: float = 5.0) -> None:
+        self._database, self._clock, self._deadline_s, self._late_s = database, clock, deadline_s, late_s
         self._queue: deque[Parcel] = deque()  # not sent yet
         self._waiting: deque[Parcel] = deque()  # not answered yet, or not known to be: oldest deadline first
         self._alarm: asyncio.TimerHandle | None = None
@@ -147,18 +148,19 @@ class Appender:
             except Exception as error:  # the loop outlives anything; the parcels get an answer
                 log.error("append.failed", error=type(error).__name__)
                 _fail(parcels, Unavailable("the events could not be kept"))
-                await self._disconnect()
+                self._hang_up()
 
     async def _write_until_answered(self, parcels: list[Parcel]) -> None:
         again = False
         while not all(parcel.done.done() for parcel in parcels):
             try:
-                await self._write(parcels, again=again)
+                async with asyncio.timeout(self._deadline_s + self._late_s):
+                    await self._write(parcels, again=again)
                 return
             except AWAY as error:
                 log.warning("append.away", error=type(error).__name__)
                 again = True
-                await self._disconnect()
+                self._hang_up()
                 await asyncio.sleep(RETRY_S)
 
     async def _write(self, parcels: list[Parcel], *, again: bool) -> None:
@@ -187,6 +189,12 @@ class Appender:
                 await connection.close(timeout=1)
             except AWAY:
                 connection.terminate()
+
+    def _hang_up(self) -> None:
+        """Leave a connection that cannot be trusted any more, without a word that might not be heard."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
 
 
 def _fail(parcels: list[Parcel], error: Exception) -> None:
