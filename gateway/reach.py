@@ -7,8 +7,9 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -48,8 +49,6 @@ def explain(error: BaseException) -> Trouble | None:
             return Trouble(f"says: {_first_line(error)}", isinstance(error, asyncpg.PostgresConnectionError))
         case TimeoutError() | asyncio.TimeoutError():
             return Trouble("does not answer in time", True)
-        case FileNotFoundError() if error.filename:  # a certificate or key file of the URL; a socket has no filename
-            return Trouble(f"needs a file that is not there: {error.filename}", False)
         case socket.gaierror():
             return Trouble("has a host name that does not resolve", True)
         case OSError() if "rejected SSL upgrade" in str(error):
@@ -74,6 +73,8 @@ def place(dsn: str) -> str:
 
 async def connect(dsn: str, name: str = "the database", **server_settings: str) -> Any:
     """A connection.    Raises: Unreached, one line."""
+    if (missing := _missing_file(dsn)) is not None:
+        raise Unreached(f"{name} needs {missing}, which cannot be read", passing=False)
     try:
         return await asyncpg.connect(dsn, timeout=CONNECT_S, server_settings=server_settings or None)
     except Exception as error:
@@ -91,6 +92,19 @@ class Unreached(SetupError):
     def __init__(self, line: str, *, passing: bool) -> None:
         super().__init__(line)
         self.passing = passing
+
+
+def _missing_file(dsn: str) -> str | None:
+    """A certificate or key that the URL names and that is not there. The driver's error does not say which."""
+    try:
+        options = parse_qs(urlsplit(dsn).query)
+    except ValueError:
+        return None  # `connect` says what is wrong with it
+    for option in ("sslrootcert", "sslcert", "sslkey", "sslcrl"):
+        for path in options.get(option, ()):
+            if not os.access(Path(path).expanduser(), os.R_OK):
+                return f"the file that {option} names ({path})"
+    return None
 
 
 def _first_line(error: BaseException) -> str:

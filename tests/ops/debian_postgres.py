@@ -9,12 +9,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import asyncpg
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -54,9 +52,12 @@ def _unprivileged() -> list[str]:
 
 @contextmanager
 def running(
-    bin_folder: Path, port: int, *, files: dict[str, str] | None = None, settings: Sequence[str] = ()
+    bin_folder: Path, port: int, *, files: Mapping[str, str] | None = None, settings: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """A server on a fresh cluster for the length of the block. `files` lie in its folder, readable by it alone."""
+    """A server on a fresh cluster for the length of the block.
+
+    `files` lie in its folder, readable by it alone; in values of `settings` that folder is `{folder}`.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ph-pg-"))
     prefix = _unprivileged()
     try:
@@ -68,28 +69,16 @@ def running(
             for path in (folder, *folder.iterdir()):
                 os.chown(path, nobody.pw_uid, nobody.pw_gid)
         data = folder / "data"
-        initdb = [
-            *prefix,
-            str(bin_folder / "initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "--no-sync",
-            "-E",
-            "UTF8",
-        ]
-        subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
-        options = [f"{k}={v}" for k, v in SETTINGS.items()] + [
-            f"unix_socket_directories={folder}",
-            f"port={port}",
-            *settings,
-        ]
+        initdb = [str(bin_folder / "initdb"), f"--pgdata={data}", "--username=postgres", "--auth=trust", "--no-sync"]
+        subprocess.run([*prefix, *initdb], check=True, capture_output=True, cwd=folder)
+        chosen = {**SETTINGS, "unix_socket_directories": folder, "port": port, **dict(settings or {})}
+        with (data / "postgresql.conf").open(
+            "a"
+        ) as configuration:  # not as arguments, which ALTER SYSTEM cannot change
+            configuration.writelines(
+                f"{name} = '{str(value).format(folder=folder)}'\n" for name, value in chosen.items()
+            )
         command = [*prefix, str(bin_folder / "postgres"), "-D", str(data)]
-        for option in options:
-            command += ["-c", option]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             _wait(bin_folder, folder, port)
@@ -111,13 +100,3 @@ def _wait(bin_folder: Path, folder: Path, port: int) -> None:
             return
         time.sleep(0.05)  # a server starting tells nobody
     raise AssertionError("PostgreSQL did not start")
-
-
-async def new_database(server: Server, name: str) -> str:
-    """The DSN of a new, empty database."""
-    connection = await asyncpg.connect(server.dsn)
-    try:
-        await connection.execute(f"CREATE DATABASE {name}")
-    finally:
-        await connection.close()
-    return server.dsn.replace("/postgres?", f"/{name}?")
