@@ -1,0 +1,1 @@
+"""The log, proved by trying to break it."""
