@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -16,6 +17,8 @@ BACKLOG = 4096
 KEEP_ALIVE_S = (
     75  # longer than the usual proxy keeps idle connections (60 s), so it closes first and never meets a reset
 )
+HEAD_S = 20.0  # how long a request's headers may take
+BODY_S = 120.0  # and then its body: 25 MiB at 2 Mbit/s
 
 
 def bind(address: str, setting: str, *, reuse_port: bool = False) -> socket.socket:
@@ -49,19 +52,58 @@ def url_of(bound: socket.socket) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handling: who stops, and when, is decided in one place for both listeners."""
+    """uvicorn without its signal handling: who stops, and when, is decided in one place for both listeners.
+
+    And with patience that ends: one who sends its headers or its body a byte at a time holds a connection, and for a
+    body memory too, so both must come to an end.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, head_s: float = HEAD_S, body_s: float = BODY_S) -> None:
+        super().__init__(config)
+        self._patience_s = {"head": head_s, "body": body_s}
+        self._since: dict[
+            Any, tuple[str, Any, float]
+        ] = {}  # by connection: what of which request is awaited, since when
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # once a second
+            self._cut_the_slow(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
-def server(app: Callable[..., Any]) -> Server:
+    def _cut_the_slow(self, now: float) -> None:
+        since = {}
+        for connection in list(self.server_state.connections):
+            part = _awaited(connection)
+            if part is None:
+                continue
+            known = self._since.get(connection)
+            request = getattr(connection, "cycle", None)
+            if known is None or known[0] != part or known[1] is not request:
+                since[connection] = (part, request, now)
+            elif now - known[2] < self._patience_s[part]:
+                since[connection] = known
+            else:
+                connection.transport.close()
+        self._since = since
+
+
+def _awaited(connection: Any) -> str | None:
+    """What a connection of uvicorn's owes us: a request's "head", its "body", or nothing."""
+    request = connection.cycle
+    if request is not None and not request.response_complete:
+        return "body" if request.more_body else None
+    return "head" if connection.timeout_keep_alive_task is None else None  # idle ones are uvicorn's to close
+
+
+def server(app: Callable[..., Any], *, head_s: float = HEAD_S, body_s: float = BODY_S) -> Server:
     """A server of `app`. Nothing is taken from proxy headers, and our own routes write the log."""
-    return Server(
-        uvicorn.Config(
-            app, http="httptools", ws="none", lifespan="off", interface="asgi3",
-            log_config=None, access_log=False, server_header=False, proxy_headers=False,
-            backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_S,
-        )
+    config = uvicorn.Config(
+        app, http="httptools", ws="none", lifespan="off", interface="asgi3",
+        log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip
+    return Server(config, head_s=head_s, body_s=body_s)
