@@ -5,12 +5,17 @@ A partition that changes hands gets a new fence; a commit with an older one is r
 (or cut off) cannot undo the work of its successor. Leases are judged by the database's clock.
 
 A worker with more than its share is asked to `release` partitions and holds them until it does (or its lease ends):
-it finishes what it has begun, commits, and hands over; nothing is worked on twice at once.
+it finishes what it has begun, commits, and hands over; nothing is worked on twice at once. Everybody who leases is
+counted for a lease's length, whether there was something to take or not.
+
+Leases, resets and commits take locks in one order and never deadlock: the consumer, then its partitions by
+number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,15 +30,20 @@ from gateway.stream.read import at_time, check_log, earliest, latest
 PARTITIONS = 64
 
 MAKE = "INSERT INTO gateway.consumers (name, created_at) VALUES ($1, gateway.now()) ON CONFLICT DO NOTHING"
-MAKE_PARTITIONS = """INSERT INTO gateway.consumer_partitions (consumer, partition, cursor_seq, cursor_mark)
-                     SELECT $1, p, $2, $3 FROM generate_series(0, 63) AS p ON CONFLICT DO NOTHING"""
+MAKE_PARTITIONS = """INSERT INTO gateway.consumer_partitions (consumer, partition, cursor_seq, cursor_mark, fence)
+                     SELECT $1, p, $2, $3, nextval('gateway.fences') FROM generate_series(0, 63) AS p ON CONFLICT DO NOTHING"""
 LOCK = "SELECT name FROM gateway.consumers WHERE name = $1 FOR UPDATE"
 HELD = """SELECT partition, cursor_seq, cursor_mark, fence, worker, lease_until > gateway.now() AS live
-            FROM gateway.consumer_partitions WHERE consumer = $1 ORDER BY partition"""
+            FROM gateway.consumer_partitions WHERE consumer = $1 ORDER BY partition FOR NO KEY UPDATE"""
+WANT = """INSERT INTO gateway.consumer_workers (consumer, worker, wants_until)
+          VALUES ($1, $2, gateway.now() + make_interval(secs => $3))
+          ON CONFLICT (consumer, worker) DO UPDATE SET wants_until = excluded.wants_until"""
+GONE = "DELETE FROM gateway.consumer_workers WHERE consumer = $1 AND (worker = $2 OR wants_until <= gateway.now())"
+WANTING = "SELECT worker FROM gateway.consumer_workers WHERE consumer = $1"
 RENEW = """UPDATE gateway.consumer_partitions SET lease_until = gateway.now() + make_interval(secs => $3)
             WHERE consumer = $1 AND worker = $2 AND partition = ANY ($4::smallint[])"""
 TAKE = """UPDATE gateway.consumer_partitions
-             SET worker = $2, fence = fence + 1, lease_until = gateway.now() + make_interval(secs => $3)
+             SET worker = $2, fence = nextval('gateway.fences'), lease_until = gateway.now() + make_interval(secs => $3)
            WHERE consumer = $1 AND partition = ANY ($4::smallint[])"""
 GIVE_BACK = """UPDATE gateway.consumer_partitions SET worker = NULL, lease_until = '-infinity'
                 WHERE consumer = $1 AND worker = $2 AND partition = ANY ($3::smallint[])"""
@@ -45,7 +55,7 @@ COMMIT = """UPDATE gateway.consumer_partitions AS p SET cursor_seq = c.seq, curs
               FROM unnest($2::smallint[], $3::bigint[], $4::bytea[]) AS c(partition, seq, mark)
              WHERE p.consumer = $1 AND p.partition = c.partition AND p.cursor_seq < c.seq"""
 RESET = """UPDATE gateway.consumer_partitions
-              SET cursor_seq = $2, cursor_mark = $3, fence = fence + 1, worker = NULL, lease_until = '-infinity'
+              SET cursor_seq = $2, cursor_mark = $3, fence = nextval('gateway.fences'), worker = NULL, lease_until = '-infinity'
             WHERE consumer = $1"""
 STATES = """
 SELECT c.name, c.created_at, min(p.cursor_seq) AS cursor_seq,
@@ -105,16 +115,18 @@ async def lease(
     async with database.transaction() as db:
         await _make(db, name, start)
         await db.fetchrow(LOCK, name)  # one lease at a time a consumer: shares are counted under it
-        if release:
-            await db.execute(GIVE_BACK, name, worker, list(release))
         rows = await db.fetch(HELD, name)
-        mine = [row["partition"] for row in rows if row["live"] and row["worker"] == worker]
-        free = [row["partition"] for row in rows if not row["live"]]
-        workers = {row["worker"] for row in rows if row["live"]} | {worker}
-        share = -(-PARTITIONS // len(workers))
-        taken = free[: max(share - len(mine), 0)]
+        given_back = {row["partition"] for row in rows if row["worker"] == worker} & set(release)
+        await db.execute(GIVE_BACK, name, worker, list(given_back))
+        live = {row["partition"]: row["worker"] for row in rows if row["live"] and row["partition"] not in given_back}
+        await db.execute(GONE, name, worker)
+        await db.execute(WANT, name, worker, ttl_s)
+        wanting = {row["worker"] for row in await db.fetch(WANTING, name)}
+        mine = [partition for partition, holder in live.items() if holder == worker]
+        share = shares(Counter(live.values()), wanting)[worker]
+        free = [row["partition"] for row in rows if row["partition"] not in live]
         await db.execute(RENEW, name, worker, ttl_s, mine)
-        await db.execute(TAKE, name, worker, ttl_s, taken)
+        await db.execute(TAKE, name, worker, ttl_s, free[: max(share - len(mine), 0)])
         log = await look(db)
         surplus = set(mine[share:])
         return [
@@ -122,6 +134,22 @@ async def lease(
             for row in await db.fetch(HELD, name)
             if row["worker"] == worker and row["live"]
         ]
+
+
+def shares(held: Mapping[str, int], wanting: Iterable[str]) -> dict[str, int]:
+    """How many partitions each worker is to have; where it does not come out even, who holds most keeps one more."""
+    workers = sorted({*held, *wanting}, key=lambda worker: (-held.get(worker, 0), worker))
+    each, more = divmod(PARTITIONS, len(workers))
+    return {worker: each + (place < more) for place, worker in enumerate(workers)}
+
+
+async def leave(database: Database, name: str, worker: str) -> None:
+    """Give back everything and want nothing more: the others need not wait for the lease to end."""
+    async with database.transaction() as db:
+        await db.fetchrow(LOCK, name)
+        held = await db.fetch(HELD, name)
+        await db.execute(GIVE_BACK, name, worker, [row["partition"] for row in held])
+        await db.execute(GONE, name, worker)
 
 
 async def commit(database: Database, name: str, done: Sequence[Commit]) -> None:
@@ -149,6 +177,7 @@ async def reset(database: Database, name: str, to: datetime | str) -> Cursor:
     async with database.transaction() as db:
         if await db.fetchrow(LOCK, name) is None:
             raise NotFound("no such consumer")
+        await db.fetch(HELD, name)
         cursor = await _place(db, to)
         await db.execute(RESET, name, cursor.seq, cursor.mark)
         return cursor

@@ -211,10 +211,19 @@ CREATE TABLE gateway.consumer_partitions (
   partition smallint NOT NULL CHECK (partition BETWEEN 0 AND 63),
   cursor_seq bigint NOT NULL,         -- everything up to here is done
   cursor_mark bytea NOT NULL,         -- of the event there (gateway/stream/cursor.py)
-  fence bigint NOT NULL DEFAULT 0,    -- moves with every change of hands
+  fence bigint NOT NULL,              -- a new one with every change of hands
   worker text,
   lease_until timestamptz NOT NULL DEFAULT '-infinity',
   PRIMARY KEY (consumer, partition)
+);
+-- One sequence for all: a consumer that is removed and made again knows no fence of its former life.
+CREATE SEQUENCE gateway.fences;
+-- Who wants a share, those who have none yet among them: nobody would be asked to release for one who is not counted.
+CREATE TABLE gateway.consumer_workers (
+  consumer text NOT NULL REFERENCES gateway.consumers ON DELETE CASCADE,
+  worker text NOT NULL,
+  wants_until timestamptz NOT NULL,
+  PRIMARY KEY (consumer, worker)
 );
 
 -- Why deliveries were not taken: the last 1,000 of each integration. Never a body, never a header's value.
