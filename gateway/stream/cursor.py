@@ -3,6 +3,9 @@
 A cursor carries the log's epoch, the last `seq` seen, and a mark of the event that stands there (the end of its id,
 which is chance). The epoch tells a log that was restored from a dump; the mark tells one whose files were put back,
 which no look at the database itself can: it has grown again, and other events stand where the reader had been.
+
+Nothing in a cursor is for a client to read, but cursors of one log compare as texts: the greater one is further on.
+A consumer's worker needs that, which takes over partitions that stand at different places.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from uuid import UUID
 from gateway.errors import Invalid
 
 _FORM = struct.Struct(">Iq3s")  # 15 bytes: 20 characters, no padding
+# base64 with unreserved URL characters in the order of their code points: text order is byte order.
+_STANDARD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_ORDERED = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+_TO_TEXT, _FROM_TEXT = bytes.maketrans(_STANDARD, _ORDERED), bytes.maketrans(_ORDERED, _STANDARD)
 UNMARKED = b"\0\0\0"  # stands on no event: the start, or the edge that retention left
 
 
@@ -28,7 +35,7 @@ class Cursor:
     mark: bytes = field(default=UNMARKED, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return base64.urlsafe_b64encode(_FORM.pack(self.epoch, self.seq, self.mark)).decode()
+        return base64.b64encode(_FORM.pack(self.epoch, self.seq, self.mark)).translate(_TO_TEXT).decode()
 
     def fits(self, standing: UUID | None) -> bool:
         """Whether this can be the log that it was made for: `standing` is the id of the event at `seq`, if any.
@@ -46,10 +53,10 @@ def mark_of(id: UUID) -> bytes:
 def parse(text: str) -> Cursor:
     """The cursor in `text`.    Raises: Invalid."""
     try:
-        raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
-        epoch, seq, mark = _FORM.unpack(raw)
+        sent = text.encode("ascii")
+        epoch, seq, mark = _FORM.unpack(base64.b64decode(sent.translate(_FROM_TEXT), validate=True))
     except (ValueError, binascii.Error, struct.error) as error:
         raise Invalid("`after` is not a cursor of this stream") from error
-    if seq < 0:
+    if seq < 0 or sent.translate(None, _ORDERED):
         raise Invalid("`after` is not a cursor of this stream")
     return Cursor(epoch, seq, mark)
