@@ -132,7 +132,7 @@ async def _frames(gateway: Gateway, region: Region, cursor: Cursor, wanted: Filt
                 continue
             cursor = page.next
             for event in page.events:
-                yield _frame(str(Cursor(cursor.epoch, event.seq)), event.type, _entry(gateway, event, cursor, wanted))
+                yield _frame(str(event.cursor(cursor.epoch)), event.type, _entry(gateway, event, cursor, wanted))
             if page.events:
                 spoke, told = now(), cursor
             elif now() - spoke > KEEP_ALIVE_S:

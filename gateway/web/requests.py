@@ -17,7 +17,7 @@ from gateway.errors import Invalid, TooLarge, Unauthenticated
 from gateway.web.problems import Malformed, UnsupportedMedia, from_validation, invalid
 
 MOST_BODY_BYTES = 1024 * 1024  # of a management call; deliveries have their own limit and route
-MOST_PARAMETERS = 50
+MOST_PARAMETERS = 150  # a worker names each of its partitions, up to 64
 
 PLAIN_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}", re.ASCII)
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
