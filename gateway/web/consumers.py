@@ -50,7 +50,7 @@ class CommitRequest(Body):
 
 
 class ResetRequest(Body):
-    to: Literal["earliest", "latest"] | Annotated[AwareDatetime, Field(strict=False)] = Field(
+    to: Literal["earliest", "latest"] | AwareDatetime = Field(
         description="`earliest`, `latest`, or a time: before the first event kept since"
     )
 

@@ -20,4 +20,4 @@ Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=64, description
 # A provider module's key for an account, such as `team:T1` or `user:T1/U2`.
 Account = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}:[^\x00-\x1f\x7f]{1,300}$")]
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=16 * 1024, description="never shown again")]
-When = Annotated[AwareDatetime, Field(strict=False, description="RFC 3339")]
+When = Annotated[AwareDatetime, Field(description="RFC 3339")]

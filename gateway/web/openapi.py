@@ -178,9 +178,11 @@ def _responses(route: Route, names: dict[tuple[type[BaseModel], Mode], Any]) -> 
     elif route.status != 204:
         good["content"] = {route.media: {"schema": {"type": "string"}}}
     if route.answer is not None and route.stream:
-        good["content"] = {
-            route.media: {"schema": {"type": "string"}, "x-posthouse-data": names[route.answer, "serialization"]}
-        }
+        closing = {"type": "object", "required": ["cursor"], "properties": {"cursor": {"type": "string"}}}
+        said = [names[route.answer, "serialization"], closing, names[ProblemDocument, "serialization"]]
+        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": said}}
+        fields_of = {"id": {"type": "string"}, "event": {"type": "string"}, "data": data}
+        good["content"] = {route.media: {"schema": {"type": "object", "properties": fields_of}}}
     found: dict[str, Any] = {str(route.status): good}
     by_status: dict[int, list[type[Problem]]] = {}
     for kind in sorted(errors_of(route), key=lambda kind: (kind.status, kind.code)):
