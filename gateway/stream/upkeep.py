@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
+import asyncpg
 import structlog
 
 from gateway import metrics
@@ -13,8 +14,12 @@ from gateway.database import Database, Db
 log = structlog.get_logger(__name__)
 
 AHEAD_DAYS = 7
-SWEEP_PAGES = 2000  # of 8 KiB, in one pass of the sweep: about 16 MB, a few ten milliseconds
+SWEEP_PAGES = 2000  # of 8 KiB, at the least, in one pass of the sweep: about 16 MB
+SWEEP_PASSES = 24  # a key is looked at again after as many passes at the most, however large the table is
 SWEEP_CHUNK = 200  # pages in one statement: short transactions
+
+# Somebody reads for hours (a dump), or a cancel: the days stay until the next run, which goes on where this one ended.
+IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError)
 
 DAYS = """SELECT c.relname AS name, i.inhdetachpending AS pending
             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -23,9 +28,11 @@ LOOSE = """SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid
             WHERE n.nspname = 'gateway' AND c.relkind = 'r' AND c.relname ~ '^events_[0-9]{8}$'
               AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)"""
 TODAY = "SELECT (gateway.now() AT TIME ZONE 'UTC')::date"
-SIZE = "SELECT pg_relation_size('gateway.dedupe') / current_setting('block_size')::int"
+SIZE = """SELECT pg_relation_size('gateway.dedupe') / current_setting('block_size')::int AS pages, swept_to
+            FROM gateway.retention"""
+SWEPT = "UPDATE gateway.retention SET swept_to = $1"
 SWEEP = """DELETE FROM gateway.dedupe
-            WHERE ctid >= $1::text::tid AND ctid < $2::text::tid AND expires_at < gateway.now()"""
+            WHERE ctid >= $1::text::tid AND ctid < $2::text::tid AND expires_at < (SELECT gateway.now())"""
 
 
 def day_of(name: str) -> date:
@@ -36,9 +43,8 @@ def day_of(name: str) -> date:
 class Upkeep:
     """Run by every process; an advisory lock lets one do it at a time."""
 
-    def __init__(self, database: Database, retention_days: int) -> None:
-        self._database, self._retention_days = database, retention_days
-        self._page = 0  # where the sweep goes on
+    def __init__(self, database: Database, retention_days: int, sweep_pages: int = SWEEP_PAGES) -> None:
+        self._database, self._retention_days, self._sweep_pages = database, retention_days, sweep_pages
 
     async def run_once(self) -> None:
         """Make days ahead, drop those past retention, sweep a stretch of dedupe keys."""
@@ -47,7 +53,10 @@ class Upkeep:
                 return
             try:
                 await db.execute("SELECT gateway.make_partitions($1)", AHEAD_DAYS)
-                await self.drop_old_days(db)
+                try:
+                    await self.drop_old_days(db)
+                except IN_THE_WAY as error:
+                    log.warning("stream.days_in_use", error=type(error).__name__)
                 await self.sweep(db)
             finally:
                 await db.execute("SELECT pg_advisory_unlock(hashtext('posthouse.upkeep'))")
@@ -59,7 +68,10 @@ class Upkeep:
         return (max(days) - cast(date, await db.fetchval(TODAY))).days if days else -1
 
     async def drop_old_days(self, db: Db) -> list[date]:
-        """Detach and drop every day that is wholly past retention. Readers of it are told by `dropped_through`."""
+        """Detach and drop every day that is wholly past retention. Readers of it are told by `dropped_through`.
+
+        Raises: asyncpg's errors of IN_THE_WAY, after `lock_timeout` at the latest.
+        """
         oldest_kept = cast(date, await db.fetchval(TODAY)) - timedelta(days=self._retention_days)
         dropped = []
         for row in await db.fetch(DAYS):
@@ -77,16 +89,18 @@ class Upkeep:
 
         A key may outlive its window until the walk comes round: it then deduplicates a little longer than promised.
         """
-        pages = int(await db.fetchval(SIZE))
-        if self._page >= pages:
-            self._page = 0
+        size = await db.fetchrow(SIZE)
+        assert size is not None, "gateway.retention holds one row"
+        pages = int(size["pages"])
+        page = size["swept_to"] if size["swept_to"] < pages else 0
+        last = min(page + max(self._sweep_pages, -(-pages // SWEEP_PASSES)), pages)
         deleted = 0
-        last = min(self._page + SWEEP_PAGES, pages)
-        while self._page < last:
-            upto = min(self._page + SWEEP_CHUNK, last)
-            status = await db.execute(SWEEP, f"({self._page},0)", f"({upto},0)")
+        while page < last:
+            upto = min(page + SWEEP_CHUNK, last)
+            status = await db.execute(SWEEP, f"({page},0)", f"({upto},0)")
             deleted += int(status.rsplit(" ", 1)[1])
-            self._page = upto
+            page = upto
+        await db.execute(SWEPT, page)
         return deleted
 
     async def _detach(self, db: Db, name: str, *, pending: bool) -> None:

@@ -86,10 +86,12 @@ CREATE FUNCTION gateway.identity() RETURNS text LANGUAGE sql STABLE AS $$
                    (SELECT oid FROM pg_database WHERE datname = current_database()), 'gateway.events'::regclass::oid)
 $$;
 
--- What retention has dropped: a cursor before this is told so.
+-- What retention has dropped: a cursor before this is told so. And how far the sweep of dedupe has walked, which
+-- must outlive processes: one that began anew with each of them would never see the table's end.
 CREATE TABLE gateway.retention (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
-  dropped_through bigint NOT NULL DEFAULT 0
+  dropped_through bigint NOT NULL DEFAULT 0,
+  swept_to bigint NOT NULL DEFAULT 0   -- page of dedupe
 );
 INSERT INTO gateway.retention DEFAULT VALUES;
 INSERT INTO gateway.epoch (epoch, identity) VALUES (floor(random() * 4294967296)::bigint, gateway.identity());
@@ -114,7 +116,9 @@ BEGIN
   WHILE day <= last LOOP
     name := 'events_' || to_char(day, 'YYYYMMDD');
     IF to_regclass('gateway.' || name) IS NULL THEN
-      EXECUTE format('CREATE TABLE gateway.%I (LIKE gateway.events INCLUDING DEFAULTS INCLUDING STORAGE)', name);
+      -- An everyday event (about 2 KB) stays in one piece: out of line it costs a second heap and a second index.
+      EXECUTE format('CREATE TABLE gateway.%I (LIKE gateway.events INCLUDING DEFAULTS INCLUDING STORAGE) '
+                     'WITH (toast_tuple_target = 8160)', name);
       EXECUTE format('ALTER TABLE gateway.events ATTACH PARTITION gateway.%I FOR VALUES FROM (%L) TO (%L)',
                      name, day::text || ' 00:00+00', (day + 1)::text || ' 00:00+00');
       made := made + 1;
@@ -137,14 +141,15 @@ CREATE FUNCTION gateway.partition_of(id uuid) RETURNS smallint LANGUAGE sql IMMU
 --   3. Connections are looked up after the lock (each statement of a VOLATILE function sees what was committed when
 --      it starts): an activation whose event has a lower seq is seen, one with a higher seq is not. So the look-back
 --      after an activation needs only the events before it: nothing falls between.
--- Returns the fresh events; those missing were duplicates. `waited` is the time spent on the lock.
--- Arrays run in parallel, one entry an event; `accounts` holds the 16-byte hashes of its accounts, one after another.
--- No joins between the arrays: the planner knows nothing of their length and would nest loops over them.
+-- Returns the fresh events; those missing were duplicates, those without seq matched no connection and were to be
+-- dropped then. `waited` is the time spent on the lock.
+-- Arrays run in parallel, one entry an event; `accounts` holds uuid[] literals. No joins between the arrays, since the
+-- planner knows nothing of their length and would nest loops; and no CTE around the rows, which would copy each body.
 CREATE FUNCTION gateway.append(
   ids uuid[], keys uuid[], windows_s integer[], types text[], times timestamptz[], integrations uuid[],
   fixed_connections uuid[], drops boolean[], signals boolean[], content_types text[], deliveries text[], datas bytea[],
-  accounts bytea[]
-) RETURNS TABLE (number integer, event_seq bigint, matched boolean, waited interval) LANGUAGE plpgsql
+  accounts text[]
+) RETURNS TABLE (event_id uuid, event_seq bigint, matched boolean, waited interval) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan   -- the arrays differ, the plan does not: planning cost more than running
 AS $$
 #variable_conflict use_column
@@ -153,6 +158,7 @@ DECLARE
   all_fresh boolean;
   before timestamptz;
   wait interval;
+  before_seq bigint;
   kept_at timestamptz := gateway.now();
 BEGIN
   WITH kept AS (
@@ -169,35 +175,36 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('posthouse.append'));
   wait := clock_timestamp() - before;
   kept_at := gateway.now();
+  before_seq := (SELECT last_value FROM gateway.events_seq) - 1;   -- - 1: of a sequence not yet used it is the first
 
   RETURN QUERY
-  WITH found AS MATERIALIZED (
-    SELECT i.*, hashed.hashes, coalesce(mine.connections, '{}') AS connections, coalesce(mine.tenants, '{}') AS tenants
-      FROM unnest(ids, keys, types, times, integrations, fixed_connections, drops, signals, content_types, deliveries, datas, accounts)
-             WITH ORDINALITY AS i(id, key, type, time, integration, fixed, drops, signal, content_type, delivery, data, account, n)
-     CROSS JOIN LATERAL (
-       SELECT ARRAY(SELECT encode(substr(i.account, g, 16), 'hex')::uuid FROM generate_series(1, length(i.account), 16) AS g) AS hashes
-     ) AS hashed
-      LEFT JOIN LATERAL (
-        SELECT array_agg(c.id ORDER BY c.id) AS connections, array_agg(c.tenant_id ORDER BY c.id) AS tenants
-          FROM gateway.connections c
-         WHERE (c.state NOT IN ('pending', 'closed') OR i.fixed IS NOT NULL AND i.delivery IS NULL)   -- our own word on its end
-           AND c.id = ANY (CASE WHEN i.fixed IS NOT NULL THEN ARRAY[i.fixed] ELSE ARRAY(
-                 SELECT a.connection_id FROM gateway.connection_accounts a
-                  WHERE a.integration_id = i.integration AND a.account_hash = ANY (hashed.hashes)) END)
-      ) AS mine ON true
-     WHERE all_fresh OR i.key = ANY (fresh)),
-  numbered AS MATERIALIZED (
-    SELECT f.*, CASE WHEN f.drops AND f.connections = '{}' THEN NULL ELSE nextval('gateway.events_seq') END AS seq FROM found f),
-  written AS (
-    INSERT INTO gateway.events (seq, at, id, type, time, integration_id, connections, tenants, partitions, accounts,
-                                signal, content_type, delivery, data)
-    SELECT f.seq, kept_at, f.id, f.type, f.time, f.integration, f.connections, f.tenants,
-           CASE WHEN f.connections = '{}' THEN ARRAY[gateway.partition_of(coalesce(f.hashes[1], f.integration, f.id))]
-                ELSE ARRAY(SELECT DISTINCT gateway.partition_of(c) FROM unnest(f.connections) AS c ORDER BY 1) END,
-           f.hashes, f.signal, f.content_type, f.delivery::json, f.data
-      FROM numbered f WHERE f.seq IS NOT NULL)
-  SELECT f.n::integer, f.seq, f.connections <> '{}', wait FROM numbered f;
+  INSERT INTO gateway.events (seq, at, id, type, time, integration_id, connections, tenants, partitions, accounts,
+                              signal, content_type, delivery, data)
+  SELECT nextval('gateway.events_seq'), kept_at, i.id, i.type, i.time, i.integration,
+         coalesce(mine.connections, '{}'), coalesce(mine.tenants, '{}'),
+         CASE WHEN mine.connections IS NULL
+              THEN ARRAY[gateway.partition_of(coalesce((i.account::uuid[])[1], i.integration, i.id))]
+              ELSE ARRAY(SELECT DISTINCT gateway.partition_of(c) FROM unnest(mine.connections) AS c ORDER BY 1) END,
+         i.account::uuid[], i.signal, i.content_type, i.delivery::json, i.data
+    FROM unnest(ids, keys, types, times, integrations, fixed_connections, drops, signals, content_types, deliveries, datas, accounts)
+           AS i(id, key, type, time, integration, fixed, drops, signal, content_type, delivery, data, account)
+    LEFT JOIN LATERAL (
+      SELECT array_agg(c.id ORDER BY c.id) AS connections, array_agg(c.tenant_id ORDER BY c.id) AS tenants
+        FROM gateway.connections c
+       WHERE (c.state NOT IN ('pending', 'closed') OR i.fixed IS NOT NULL AND i.delivery IS NULL)   -- our own word on its end
+         AND c.id = ANY (CASE WHEN i.fixed IS NOT NULL THEN ARRAY[i.fixed] ELSE ARRAY(
+               SELECT a.connection_id FROM gateway.connection_accounts a
+                WHERE a.integration_id = i.integration AND a.account_hash = ANY (i.account::uuid[])) END)
+    ) AS mine ON true
+   WHERE (all_fresh OR i.key = ANY (fresh)) AND NOT (i.drops AND mine.connections IS NULL)
+  RETURNING events.id, events.seq, events.connections <> '{}', wait;
+
+  IF true = ANY (drops) THEN
+    RETURN QUERY
+    SELECT i.id, NULL::bigint, false, wait FROM unnest(ids, keys, drops) AS i(id, key, drops)
+     WHERE i.drops AND i.key = ANY (fresh)
+       AND NOT EXISTS (SELECT FROM gateway.events e WHERE e.id = i.id AND e.seq > before_seq);
+  END IF;
 
   PERFORM pg_notify('posthouse_events', '');
 END $$;
