@@ -40,7 +40,7 @@ SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\bgh[a-z]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{16,}|\bglpat-[\w-]{10,}"), REDACTED),
     (re.compile(r"\b[sr]k_(?:live|test)_\w{8,}|\bya29\.[\w.-]{8,}"), REDACTED),
     (re.compile(r"\beyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)*"), REDACTED),  # a JWT
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/]*@", re.IGNORECASE), rf"\1:{REDACTED}@"),  # DSN, any URL
+    (re.compile(r"\b([a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s]*@", re.IGNORECASE), rf"\1:{REDACTED}@"),  # DSN, any URL
     (re.compile(r"\b(pass(?:word|wd)?|pwd|secret|token)(\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE), rf"\1\2{REDACTED}"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*"), REDACTED),
 )
