@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -10,9 +10,9 @@ from uuid import UUID
 from gateway.database import Db
 
 APPEND = """
-SELECT number, event_seq, matched, extract(epoch FROM waited)::float8 AS waited_s
+SELECT event_id, event_seq, matched, extract(epoch FROM waited)::float8 AS waited_s
   FROM gateway.append($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::uuid[], $7::uuid[],
-                      $8::bool[], $9::bool[], $10::text[], $11::text[], $12::bytea[], $13::bytea[])"""
+                      $8::bool[], $9::bool[], $10::text[], $11::text[], $12::bytea[], $13::text[])"""
 
 
 @dataclass(slots=True)  # not frozen: that would treble the cost of making one, and the hot path makes many
@@ -52,16 +52,14 @@ async def append(db: Db, events: Sequence[NewEvent]) -> list[Kept]:
 
     Raises: asyncpg errors of classes 22, 23, 54 where a value cannot be stored (NUL in text, say).
     """
-    first: dict[UUID, int] = {}  # a key counts once within a batch as well
-    for index, event in enumerate(events):
-        first.setdefault(event.key, index)
-    distinct = events if len(first) == len(events) else [events[index] for index in first.values()]
-    rows = await db.fetch(APPEND, *_columns(distinct))
-    fresh = {row["number"] - 1: Kept(row["event_seq"], False, row["matched"], row["waited_s"]) for row in rows}
-    if distinct is events:
-        return [fresh.get(index, DUPLICATE) for index in range(len(events))]
-    place = {index: number for number, index in enumerate(first.values())}
-    return [fresh.get(place[i], DUPLICATE) if i in place else DUPLICATE for i in range(len(events))]
+    distinct = {event.key: event for event in reversed(events)}  # a key counts once within a batch as well: its first
+    rows = await db.fetch(APPEND, *_columns(events if len(distinct) == len(events) else _in_order(events, distinct)))
+    fresh = {row["event_id"]: Kept(row["event_seq"], False, row["matched"], row["waited_s"]) for row in rows}
+    return [fresh.get(event.id, DUPLICATE) for event in events]
+
+
+def _in_order(events: Sequence[NewEvent], distinct: Mapping[UUID, NewEvent]) -> list[NewEvent]:
+    return [event for event in events if distinct[event.key] is event]
 
 
 def _columns(events: Sequence[NewEvent]) -> tuple[list[object], ...]:
@@ -78,5 +76,5 @@ def _columns(events: Sequence[NewEvent]) -> tuple[list[object], ...]:
         [e.content_type for e in events],
         [None if e.delivery is None else e.delivery.decode() for e in events],
         [e.data for e in events],
-        [b"".join(a.bytes for a in e.accounts) for e in events],
+        ["{" + ",".join([a.hex for a in e.accounts]) + "}" for e in events],
     )

@@ -107,7 +107,9 @@ class Appender:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while batch := self._take():
+            while self._queue:
+                await asyncio.sleep(0)  # one turn of the loop: what is readable already joins, and nobody waits for it
+                batch = self._take()
                 await self._deliver(batch)
             if self._stopping:
                 await self._disconnect()

@@ -85,8 +85,8 @@ def bodies() -> list[str]:
 
 
 @asynccontextmanager
-async def server(mode: str, environment: dict[str, str]) -> AsyncIterator[str]:
-    """A server process; its URL."""
+async def server(mode: str, environment: dict[str, str]) -> AsyncIterator[tuple[str, int]]:
+    """A server process: its URL and pid."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.benchmarks._ingest_server", mode, stdout=asyncio.subprocess.PIPE, env=environment
     )
@@ -95,7 +95,7 @@ async def server(mode: str, environment: dict[str, str]) -> AsyncIterator[str]:
         url = (await process.stdout.readline()).decode().strip()
         if not url:
             raise SystemExit(f"the {mode} server did not start")
-        yield url
+        yield url, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         await process.wait()
@@ -110,6 +110,15 @@ async def load(url: str, seconds: int, lines: Path, run: str) -> Round:
     out, _ = await process.communicate()
     words = next(line for line in out.decode().splitlines() if line.startswith("FIGURES")).split()[1:]
     return Round(int(words[0]), int(words[1]), int(words[2]) + int(words[3]), *map(float, words[4:]))
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has spent; nan where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def compare(db: asyncpg.Connection, run: str, seen: Round) -> None:
@@ -162,16 +171,19 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
             "POSTHOUSE_DATABASE_URL": postgres.dsn, "POSTHOUSE_KEYRING": keyring.to_json(), "POSTHOUSE_LOG_LEVEL": "error",
         }  # fmt: skip
         rounds: dict[str, list[Round]] = {mode: [] for mode in (*MODES, "full")}
+        cpu: dict[str, list[float]] = {mode: [] for mode in rounds}
         commits: list[float] = []
 
         async def once(mode: str, label: str) -> None:
             run = f"{label}{len(rounds[label])}"
-            async with server(mode, environment) as url:
+            async with server(mode, environment) as (url, pid):
                 await load(url, 1, folder / "bodies.txt", f"warm-{run}")
                 before = await db.fetchval(
                     "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
                 )
+                spent = cpu_s(pid)
                 seen = await load(url, arguments.seconds, folder / "bodies.txt", run)
+                cpu[label].append((cpu_s(pid) - spent) / seen.requests * 1e6)
             after = await db.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
             if seen.refused or seen.broken:
                 raise SystemExit(f"{run}: {seen.refused} refused, {seen.broken} broken")
@@ -180,7 +192,9 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
             if mode == "gateway":
                 commits.append((after - before) / seen.seconds)
             rounds[label].append(seen)
-            print(f"  {label:8} {seen.per_second:10,.0f}/s   p50 {seen.p50_ms:6.2f} ms   p99 {seen.p99_ms:6.2f} ms")
+            print(
+                f"  {label:8} {seen.per_second:10,.0f}/s   p50 {seen.p50_ms:6.2f} ms   p99 {seen.p99_ms:6.2f} ms   cpu {cpu[label][-1]:5.1f} us"
+            )
 
         for _ in range(arguments.rounds):
             for mode in MODES:
@@ -189,7 +203,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
         for _ in range(arguments.rounds):
             await once("gateway", "full")
         await db.close()
-        conclude(rounds, commits, arguments)
+        conclude(rounds, cpu, commits, arguments)
     finally:
         await postgres.stop()
 
@@ -201,7 +215,9 @@ async def declare(db: asyncpg.Connection, keyring: Keyring) -> object:
         return (await store.create(db, keyring, wanted, datetime.now(UTC), by="file")).id
 
 
-def conclude(rounds: dict[str, list[Round]], commits: list[float], arguments: argparse.Namespace) -> None:
+def conclude(
+    rounds: dict[str, list[Round]], cpu: dict[str, list[float]], commits: list[float], arguments: argparse.Namespace
+) -> None:
     """Medians, ratios, goals."""
     rate = {label: statistics.median(r.per_second for r in of) for label, of in rounds.items()}
     p99 = {label: statistics.median(r.p99_ms for r in of) for label, of in rounds.items()}
@@ -214,6 +230,7 @@ def conclude(rounds: dict[str, list[Round]], commits: list[float], arguments: ar
             "bare uvicorn/s": rate["bare"], "gateway/s": rate["gateway"], "one INSERT a request/s": rate["single"],
             f"gateway/s with {arguments.log_events:,} events": rate["full"],
             "commits/s": per_commit, "mean batch": rate["gateway"] / per_commit,
+            "server cpu us, bare": statistics.median(cpu["bare"]), "server cpu us, gateway": statistics.median(cpu["gateway"]),
             "p50 ms": p50["gateway"], "p99 ms": p99["gateway"], "p99 ms full": p99["full"], "p99 ms bare": p99["bare"],
         },
         [
