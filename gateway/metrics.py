@@ -131,7 +131,7 @@ HTTP_REQUESTS = Counter(
 )
 HTTP_SECONDS = Histogram(
     "posthouse_http_request_seconds",
-    "Time to the answer of the management API by route template, in seconds; streams and long polls are left out.",
+    "Time to the answer of the management API by route template, in seconds; streams are left out.",
     ("route",),
     buckets=HTTP_BUCKETS,
     registry=REGISTRY,

@@ -9,7 +9,7 @@ does not answer either, the caller gets a 503 at once; when it does, the handler
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -49,6 +49,14 @@ class Sent:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+@dataclass(slots=True)
+class Admitted:
+    """How far a request came: which route, and who asks."""
+
+    route: Route | None = None
+    key: ApiKey | None = None
+
+
 class Endpoint:
     """The ASGI application of one path: its routes by method."""
 
@@ -67,70 +75,66 @@ class Endpoint:
         headers = Headers(raw=scope["headers"])
         request_id = requests.request_id(headers) or f"req_{ids.uuid7(gateway.clock.now()).hex}"
         _bind(request_id, requests.trace(headers))
-        status, streamed, caller = 500, False, None
+        admitted = Admitted()
+        outcome: Sent | Response
         try:
-            caller, outcome = await self._outcome(scope, headers, receive, request_id)
+            self._admit(scope["method"], headers, admitted)
+            outcome = await self._outcome(admitted, scope, headers, receive, request_id)
+        except requests.Gone:
+            outcome = Sent(499)  # nobody is there to read it; the number is the usual one in logs
+        except Exception as error:
+            outcome = self._refused(error, request_id)
+        status = outcome.status_code if isinstance(outcome, Response) else outcome.status
+        try:
             if isinstance(outcome, Response):  # without end
-                status, streamed = outcome.status_code, True
                 outcome.headers["x-request-id"] = request_id
                 await outcome(scope, receive, send)
-            else:
-                status = outcome.status
+            elif status != 499:
                 await _send(send, outcome, request_id, head=scope["method"] == "HEAD")
-        except requests.Gone:
-            status = 499  # nobody is there to read it; the number is the usual one in logs
         except OSError as error:
             log.info("http.cut", route=self._path, error=error)  # the connection ended under the answer
         except Exception as error:
-            if streamed:
-                log.error("http.broken", route=self._path, exc_info=error)  # the answer had begun: it ends here
-            else:
-                refused = await self._refuse(error, send, request_id, head=scope["method"] == "HEAD")
-                status = refused.status
+            log.error("http.broken", route=self._path, exc_info=error)  # the answer had begun: it ends here
         finally:
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            metrics.HTTP_REQUESTS.labels(self._path, method, str(status)).inc()
-            taken_s = gateway.clock.monotonic() - started
-            if not streamed:
-                self._seconds.observe(taken_s)
-            key_id = None if caller is None else ids.show(ids.KEY, caller.id)
-            log.info(
-                "http.request", method=method, route=self._path, status=status, ms=round(taken_s * 1000, 1), key=key_id
-            )
+            self._note(scope["method"], status, gateway.clock.monotonic() - started, admitted)
 
-    async def _outcome(
-        self, scope: Scope, headers: Headers, receive: Receive, request_id: str
-    ) -> tuple[ApiKey | None, Sent | Response]:
-        """Every step before the answer.    Raises: Problem, or whatever the handler raises."""
-        gateway, method = self._gateway, scope["method"]
-        name = "GET" if method == "HEAD" and not self._is_stream() else method
-        route = self._routes.get(name)
+    def _admit(self, method: str, headers: Headers, admitted: Admitted) -> None:
+        """Which route it is, who asks, and whether they may.    Raises: Problem."""
+        route = self._routes.get(method)
+        if route is None and method == "HEAD" and "GET" in self._routes and not self._routes["GET"].stream:
+            route = self._routes["GET"]
         if route is None:
             raise problems.MethodNotAllowed()
-        now = gateway.clock.now()
-        key = None
+        admitted.route = route
         if route.action is not None:
-            key = gateway.catalog.api_key(requests.bearer(headers), now)
+            key = self._gateway.catalog.api_key(requests.bearer(headers), self._gateway.clock.now())
             if key is None:
                 raise Unauthenticated("The API key is unknown, expired or revoked.")
+            admitted.key = key
             if not roles.allows(key.role, route.action):
                 raise Forbidden(f"This needs a role that allows `{route.action}`.")
-        query = self._readers[name].read(scope["query_string"])
+
+    async def _outcome(
+        self, admitted: Admitted, scope: Scope, headers: Headers, receive: Receive, request_id: str
+    ) -> Sent | Response:
+        """Every step from the query to the answer.    Raises: Problem, or whatever the handler raises."""
+        gateway, route, key, method = self._gateway, admitted.route, admitted.key, scope["method"]
+        assert route is not None
+        now = gateway.clock.now()
+        query = self._readers[route.method].read(scope["query_string"])
         raw = b"" if method in ("GET", "HEAD") else await requests.read_body(headers, receive)
         if raw and route.body is None:
             raise problems.invalid("body", "this route takes no body")
         body = None if route.body is None else requests.json_body(headers, raw, route.body)
 
-        def call(new_id: Any) -> Call[Any, Any]:
-            return Call(
-                body, query, scope["path_params"], key, now, request_id, headers, lambda: _gone(receive), new_id
-            )  # fmt: skip
+        def call(new_id: Callable[[], UUID]) -> Call[Any, Any]:
+            return Call(body, query, scope["path_params"], key, now, request_id, headers, new_id)
 
         sent_key = requests.idempotency_key(headers) if route.idempotent and key is not None else None
         if sent_key is None or key is None:
-            return key, await self._run(route, call(lambda: ids.uuid7(now)))
+            return await self._run(route, call(lambda: ids.uuid7(now)))
         told = idempotency.request_hash(gateway.control_keyring, method, scope["path"], scope["query_string"], raw)
-        return key, await self._once(route, call, key.id, sent_key, told)
+        return await self._once(route, call, key.id, sent_key, told)
 
     async def _once(self, route: Route, call: Any, caller: UUID, sent_key: str, told: bytes) -> Sent:
         """Run the handler unless it has run for this Idempotency-Key before."""
@@ -188,17 +192,26 @@ class Endpoint:
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         raise Unavailable("The database is away or too slow.")
 
-    async def _refuse(self, error: Exception, send: Send, request_id: str, *, head: bool) -> Problem:
+    def _refused(self, error: Exception, request_id: str) -> Sent:
         problem = problems.translate(error)
         if problem.status >= 500 and not isinstance(error, Problem):
             log.error("http.failed", route=self._path, exc_info=error)
-        more = ((b"allow", self._allow),) if problem.status == 405 else ()
-        await refuse(send, problem, request_id, head=head, more=more)
-        return problem
+        body, headers = problems.encode(problem, request_id)
+        if problem.status == 405:
+            headers.append((b"allow", self._allow))
+        return Sent(problem.status, body, tuple(headers))
 
-    def _is_stream(self) -> bool:
-        route = self._routes.get("GET")
-        return route is not None and route.stream
+    def _note(self, method: str, status: int, taken_s: float, admitted: Admitted) -> None:
+        """The one line and the figures of a request."""
+        route, key = admitted.route, admitted.key
+        method = method if method in METHODS else "other"
+        metrics.HTTP_REQUESTS.labels(self._path, method, str(status)).inc()
+        if route is None or not route.stream:
+            self._seconds.observe(taken_s)
+        # Probes and scrapes come every few seconds and say nothing.
+        tell = log.debug if route is not None and route.action is None else log.info
+        key_id = None if key is None else ids.show(ids.KEY, key.id)
+        tell("http.request", method=method, route=self._path, status=status, ms=round(taken_s * 1000, 1), key=key_id)
 
 
 async def refuse(
@@ -222,11 +235,6 @@ async def _send(send: Send, sent: Sent, request_id: str, *, head: bool) -> None:
         headers.append((b"content-length", str(len(sent.body)).encode()))
     await send({"type": "http.response.start", "status": sent.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else sent.body})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _bind(request_id: str, trace: requests.Trace | None) -> None:

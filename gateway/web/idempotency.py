@@ -32,7 +32,13 @@ KEPT_S = 24 * 3600
 LOCKED_S = 60  # longer than any handler may take
 RETRY_AFTER_S = 1
 
+# Each request removes some of those that have ended, and adds one at most: so the table stays small by itself.
 BEGIN = """
+WITH swept AS (
+  DELETE FROM control.idempotency_keys WHERE (caller, key_hash) IN (
+    SELECT caller, key_hash FROM control.idempotency_keys
+     WHERE expires_at <= clock_timestamp() AND (caller, key_hash) <> ($1, $2)
+     ORDER BY expires_at LIMIT 20 FOR UPDATE SKIP LOCKED))
 INSERT INTO control.idempotency_keys AS k (caller, key_hash, request_hash, locked_until, expires_at)
 VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4), clock_timestamp() + make_interval(secs => $5))
 ON CONFLICT (caller, key_hash) DO UPDATE
@@ -50,7 +56,6 @@ FINISH = """UPDATE control.idempotency_keys SET status = $4, sealed_answer = $5
              WHERE caller = $1 AND key_hash = $2 AND locked_until = $3"""
 RELEASE = """UPDATE control.idempotency_keys SET locked_until = '-infinity'
               WHERE caller = $1 AND key_hash = $2 AND locked_until = $3 AND status IS NULL"""
-SWEEP = "DELETE FROM control.idempotency_keys WHERE expires_at <= clock_timestamp()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +127,6 @@ async def release(db: Database, ticket: Ticket) -> None:
         await db.execute(RELEASE, ticket.caller, ticket.key_hash, ticket.locked_until)
     except Exception as error:
         log.warning("idempotency.not_released", error=error)  # the lock runs out by itself
-
-
-async def sweep(db: Db) -> None:
-    """Forget what is older than 24 hours. For a loop, hourly."""
-    await db.execute(SWEEP)
 
 
 def _answer(ticket: Ticket, found: Any, request: bytes) -> Stored:

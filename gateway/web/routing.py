@@ -62,7 +62,6 @@ class Call(Generic[BodyT, QueryT]):
     now: datetime
     request_id: str
     headers: Headers
-    disconnected: Callable[[], Awaitable[None]]  # returns when the client has gone; for streams
     new_id: Callable[[], UUID]  # for what this call makes: the same again when an Idempotency-Key is tried again
 
     def id(self, name: str, prefix: str) -> UUID:

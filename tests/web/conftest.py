@@ -17,6 +17,7 @@ from gateway import listen, logs
 from gateway.access import keys
 from gateway.service import Gateway
 from gateway.web.app import private_app
+from gateway.web.routing import Route
 
 
 @dataclass
@@ -50,10 +51,10 @@ class Api:
 
 
 @asynccontextmanager
-async def served(gateway: Gateway) -> AsyncIterator[Api]:
-    """The private listener of `gateway` on a free port."""
+async def served(gateway: Gateway, *more: Route) -> AsyncIterator[Api]:
+    """The private listener of `gateway` on a free port, with `more` routes."""
     bound = listen.bind("127.0.0.1:0", "private")
-    server = listen.server(private_app(gateway))
+    server = listen.server(private_app(gateway, more))
     serving = asyncio.create_task(server.serve([bound]))
     try:
         async with httpx.AsyncClient(base_url=listen.url_of(bound), timeout=20, trust_env=False) as http:

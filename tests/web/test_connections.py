@@ -98,7 +98,8 @@ async def test_lists_filter_and_page(ready: Api) -> None:
     await ready("DELETE", f"/v1/connections/{made[0]['id']}")
 
     async def listed(**query: Any) -> list[str]:
-        seen, more = [], {}
+        seen: list[str] = []
+        more: dict[str, str] = {}
         while True:
             page = (await ready("GET", "/v1/connections", params={"limit": 2, **query, **more})).json()
             seen += [connection["id"] for connection in page["items"]]

@@ -43,7 +43,8 @@ async def test_pages_follow_each_other_without_gap_or_repeat(api: Api) -> None:
     names = sorted(f"t{number}" for number in range(7))
     for name in names:
         await api("PUT", f"/v1/tenants/{name}", {})
-    seen, cursor = [], {}
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
     while True:
         page = (await api("GET", "/v1/tenants", params={"limit": 3, **cursor})).json()
         seen += [tenant["id"] for tenant in page["items"]]
