@@ -24,7 +24,23 @@ def of(raw: bytes) -> UUID:
     return cast(UUID, pgproto.UUID(raw))
 
 
-def uuid7(now: datetime, entropy: Callable[[int], bytes] = random_bytes) -> UUID:
+class _Pool:
+    """Random bytes fetched from the system by the page: a system call for each id would cost more than the id."""
+
+    def __init__(self) -> None:
+        self._bytes, self._at = b"", 0
+
+    def __call__(self, length: int) -> bytes:
+        if self._at + length > len(self._bytes):
+            self._bytes, self._at = random_bytes(4096), 0
+        self._at += length
+        return self._bytes[self._at - length : self._at]
+
+
+_pool = _Pool()
+
+
+def uuid7(now: datetime, entropy: Callable[[int], bytes] = _pool) -> UUID:
     """A UUIDv7 of `now` (millisecond precision) and 74 random bits."""
     chance = bytearray(entropy(10))
     chance[0] = 0x70 | chance[0] & 0x0F

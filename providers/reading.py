@@ -59,10 +59,12 @@ def media_type(headers_value: str | None) -> str:
 def at(value: Any, *path: str | int) -> Any:
     """What is at `path` inside a parsed document; None where the path leads nowhere."""
     for step in path:
-        if isinstance(step, int):
-            value = value[step] if isinstance(value, list) and -len(value) <= step < len(value) else None
+        if isinstance(value, dict):
+            value = value.get(step) if isinstance(step, str) else None
+        elif isinstance(value, list) and isinstance(step, int) and -len(value) <= step < len(value):
+            value = value[step]
         else:
-            value = value.get(step) if isinstance(value, dict) else None
+            return None
     return value
 
 
@@ -87,7 +89,8 @@ def account(kind: str, *parts: Any) -> tuple[str, ...]:
     """`("team:T1",)`, `("user:T1/U2",)`, or `()` where a part is missing."""
     names = []
     for part in parts:
-        if (name := identifier(part)) is None:
+        name = identifier(part)
+        if name is None:
             return ()
         names.append(name)
     return (f"{kind}:{'/'.join(names)}",)
