@@ -79,8 +79,8 @@ async def test_the_server_ends_our_connection(database: Database) -> None:
         for turn in range(3):
             assert await kept(log, b"%d" % turn)
             ended = await database.fetchval(
-                r"""SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-                    WHERE datname = current_database() AND query ~ '^\s*SELECT number, event_seq'"""
+                """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                    WHERE datname = current_database() AND query LIKE '%FROM gateway.append(%' AND pid <> pg_backend_pid()"""
             )
             assert ended == 1
     assert len(await everything(database)) == 3
