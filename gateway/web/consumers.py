@@ -25,6 +25,10 @@ class LeaseRequest(Body):
     start: Literal["earliest", "latest"] = Field("earliest", description="where a consumer that is new begins")
 
 
+class LeaveRequest(Body):
+    worker: str = Field(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$", description="as it leased")
+
+
 class LeasedPartition(Answer):
     partition: int
     fence: int
@@ -90,6 +94,11 @@ async def lease(gateway: Gateway, call: Call[LeaseRequest, NoQuery]) -> Lease:
     )
 
 
+async def leave(gateway: Gateway, call: Call[LeaveRequest, NoQuery]) -> None:
+    """Give back everything at once and want nothing more; the others need not wait for the lease to end."""
+    await consumers.leave(gateway.regions.home.database, _name(call), call.body.worker)
+
+
 async def commit(gateway: Gateway, call: Call[CommitRequest, NoQuery]) -> None:
     """Move cursors forward. Valid ones are moved even if others are stale (409 lists those)."""
     done = [consumers.Commit(d.partition, d.fence, parse(d.cursor)) for d in call.body.partitions]
@@ -141,6 +150,10 @@ ROUTES = [
     Route(
         "POST", "/v1/consumers/{name}/lease", "consumers:write", lease, "Lease partitions for a worker",
         body=LeaseRequest, answer=Lease,
+    ),
+    Route(
+        "POST", "/v1/consumers/{name}/leave", "consumers:write", leave, "A worker ends: give back all it holds",
+        body=LeaveRequest, status=204,
     ),
     Route(
         "POST", "/v1/consumers/{name}/commit", "consumers:write", commit, "Commit what is done",
