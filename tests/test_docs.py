@@ -1,0 +1,88 @@
+"""README and ARCHITECTURE say what is true: tables made from the code, commands and routes that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from gateway.settings import Settings
+from gateway.web.app import ROUTES
+
+README = Path("README.md")
+SIZING = ("bare uvicorn/s", "gateway/s", "one INSERT a request/s", "p50 ms", "p99 ms", "mean batch", "commits/s")
+
+
+def settings_table() -> str:
+    """The configuration table, from the class that reads it."""
+    rows = ["| variable | default | what it is |", "|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        default: Any = info.default if info.default is not PydanticUndefined else None
+        shown = "" if default is None else f"`{default}`"
+        rows.append(f"| `POSTHOUSE_{name.upper()}` | {shown} | {info.description} |")
+    return "\n".join(rows)
+
+
+def between(text: str, name: str) -> str:
+    """What stands between the markers `<!-- name … -->` and `<!-- /name -->`."""
+    match = re.search(rf"<!-- {name}[^>]*-->\n(.*?)\n?<!-- /{name} -->", text, re.DOTALL)
+    assert match, name
+    return match[1]
+
+
+def replaced(text: str, name: str, inner: str) -> str:
+    return re.sub(
+        rf"(<!-- {name}[^>]*-->\n).*?(<!-- /{name} -->)", lambda m: m[1] + inner + "\n" + m[2], text, flags=re.DOTALL
+    )
+
+
+def test_the_configuration_table_is_the_settings_class() -> None:
+    """A setting that is added or changed shows in README."""
+    assert between(README.read_text(), "settings") == settings_table()
+
+
+def test_every_path_in_readme_is_a_route() -> None:
+    """No curl line that ends in a 404."""
+    templates = {re.sub(r"\{[^}]+\}", "[^/]+", route.path) for route in ROUTES}
+    for path in re.findall(r"\$PRIVATE(/v1/[a-z/0-9]+)", README.read_text()):
+        assert any(re.fullmatch(template, path) for template in templates), path
+
+
+def test_the_python_example_is_python() -> None:
+    """It is short, and it compiles; tests/client runs the same calls."""
+    example = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert example
+    assert len(example[1].splitlines()) <= 15
+    compile(example[1], "README.md", "exec")
+
+
+def test_every_room_that_architecture_names_exists() -> None:
+    """The map is of this house."""
+    text = Path("ARCHITECTURE.md").read_text()
+    for name in set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text)):
+        assert Path(name).exists() or Path("gateway", name).exists(), name
+
+
+def main() -> None:
+    """Write the made parts of README anew."""
+    text = replaced(README.read_text(), "settings", settings_table())
+    bench = Path("build/bench/ingest.json")
+    if bench.exists():
+        report = json.loads(bench.read_text())
+        figures = report["figures"]
+        full = next((key for key in figures if "with" in key), None)
+        rows = [
+            "| figure | value |",
+            "|---|---|",
+            f"| machine | {report['machine']['cores']} cores, {report['machine']['cpu']} |",
+        ]
+        rows += [f"| {key} | {figures[key]:,.1f} |" for key in (*SIZING, *([full] if full else []))]
+        text = replaced(text, "sizing", "\n".join(rows))
+    README.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
