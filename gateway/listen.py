@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from gateway.errors import SetupError
+from gateway.protocol import Protocol
 
 BACKLOG = 4096
 KEEP_ALIVE_S = (
@@ -102,7 +103,7 @@ def _awaited(connection: Any) -> str | None:
 def server(app: Callable[..., Any], *, head_s: float = HEAD_S, body_s: float = BODY_S) -> Server:
     """A server of `app`. Nothing is taken from proxy headers, and our own routes write the log."""
     config = uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="off", interface="asgi3",
+        app, http=Protocol, ws="none", lifespan="off", interface="asgi3",
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip

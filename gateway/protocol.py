@@ -1,0 +1,80 @@
+"""uvicorn's HTTP/1.1, passing over offers to change the protocol.
+
+`Connection: Upgrade` and `Upgrade: h2c` are an offer that a server may ignore (RFC 9110 section 7.8); Java's HTTP
+client makes it on every plain connection. httptools takes such a request to end with its headers, and what follows
+for the other protocol: the body would be lost, or read as the next request. Here parsing goes on with the body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.parser = _Parser(self)  # type: ignore[assignment]  # as much of httptools' parser as uvicorn uses
+
+
+class _Parser:
+    """httptools' parser, and another one from the body of a request that came with an offer."""
+
+    def __init__(self, protocol: HttpToolsProtocol) -> None:
+        self._protocol = protocol
+        self._use(httptools.HttpRequestParser(protocol))
+
+    def feed_data(self, data: bytes) -> None:
+        """Raises: httptools.HttpParserError."""
+        try:
+            self._feed(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._pass_over()
+            self.feed_data(data[offer.args[0] :])
+
+    def should_upgrade(self) -> bool:
+        return False
+
+    def _use(self, parser: httptools.HttpRequestParser) -> None:
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._feed = parser.feed_data
+        self.get_method, self.get_http_version = parser.get_method, parser.get_http_version
+        self.should_keep_alive = parser.should_keep_alive
+
+    def _pass_over(self) -> None:
+        framing = [(k, v) for k, v in self._protocol.headers if k in (b"content-length", b"transfer-encoding")]
+        if framing:
+            # The parser has said already that the request is complete; the application has not run since.
+            self._protocol.cycle.more_body = True
+            self._use(httptools.HttpRequestParser(_AfterHead(self._protocol)))
+            self._feed(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % header for header in framing) + b"\r\n")
+
+
+class _AfterHead:
+    """A protocol that knows the head of the first request already."""
+
+    def __init__(self, protocol: HttpToolsProtocol) -> None:
+        self._protocol, self._known = protocol, True
+        self.on_body, self.on_message_complete = protocol.on_body, protocol.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if not self._known:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._known:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._known:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._known:
+            self._known = False
+        else:
+            self._protocol.on_headers_complete()
