@@ -1,0 +1,36 @@
+"""A gateway behind its public listener, and the management API beside it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.clock import Clock
+from gateway.service import Gateway
+from gateway.settings import Settings
+from tests.flows.house import House, opened, publishing
+from tests.web.conftest import Api, served
+
+
+@pytest.fixture
+async def gateway(settings: Settings, clock: Clock) -> AsyncIterator[Gateway]:
+    """The parts of one process; it finds Google's keys at a server of ours."""
+    async with publishing() as url:
+        made = await Gateway.open(settings.model_copy(update={"keys_urls": {"google": url}}), clock)
+        yield made
+        await made.close()
+
+
+@pytest.fixture
+async def house(gateway: Gateway) -> AsyncIterator[House]:
+    """The public listener."""
+    async with opened(gateway) as made:
+        yield made
+
+
+@pytest.fixture
+async def api(gateway: Gateway) -> AsyncIterator[Api]:
+    """The private listener, and an admin's key."""
+    async with served(gateway) as made:
+        yield made
