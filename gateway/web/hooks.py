@@ -130,8 +130,10 @@ class Hooks:
         if not 3 <= len(parts) <= 4 or not raw_path.isascii():
             raise Unknown("unknown_integration")
         integration = self._gateway.catalog.integration(parts[2].decode("ascii"))
-        if integration is None or not self._gateway.regions.holds(integration.region):
+        if integration is None:
             raise Unknown("unknown_integration")
+        if not self._gateway.regions.holds(integration.region):
+            raise Unavailable("another process serves this integration's region")  # known: never a 404
         if integration.trouble is not None:
             raise Unavailable("this integration's set-up is broken", retry_after_s=60)  # kept by the provider meanwhile
         if len(parts) == 3:
