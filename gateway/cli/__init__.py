@@ -13,6 +13,7 @@ from gateway.cli import (
     deliveries,
     deploy,
     doctor,
+    events,
     integrations,
     keyring,
     keys,
@@ -41,6 +42,7 @@ app.command("deploy")(deploy.deploy)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(events.app, name="events")
 app.add_typer(consumers.app, name="consumers")
 app.add_typer(keyring.app, name="keyring")
 

@@ -13,6 +13,8 @@ def one_line(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, Problem):
         return _problem(error)
+    if type(error).__module__.startswith("gateway.client"):  # by name: importing the client costs more than failing
+        return f"the gateway: {error}" if str(error) else "the gateway gives no usable answer"
     from pydantic import ValidationError  # late: `posthouse --help` needs none of it
 
     from gateway.embedded import EmbeddedUnavailable

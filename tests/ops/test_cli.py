@@ -137,6 +137,7 @@ def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
         (["consumers", "reset", "c", "--to", "yesterday"], 1, "a time with its zone"),
         (["consumers", "reset", "c", "--to", "latest"], 1, "no such consumer"),
         (["deliveries", "refused", "--integration", "nobody"], 1, "no such integration"),
+        (["events", "tail"], 1, "POSTHOUSE_API_KEY is not set"),
         (["keyring", "init"], 1, "POSTHOUSE_KEYRING is set"),
     ],
 )

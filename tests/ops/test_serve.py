@@ -171,6 +171,32 @@ async def test_it_starts_before_its_database_and_is_ready_when_that_is_there(
             assert await command.ended() == 0
 
 
+async def test_the_stream_is_tailed_from_the_command_line(
+    environment: dict[str, str], key: str, http: aiohttp.ClientSession
+) -> None:
+    """A line an event, or JSON for programs; a wrong key or address is one line."""
+    async with posthouse("serve", settings=environment) as command:
+        public, private = await urls(command)
+        client = {**environment, "api_key": key, "url": private}
+        body, headers = delivery(f"{public}/hooks/hub", "00000000-0000-4000-8000-000000000004")
+        assert (await http.post(f"{public}/hooks/hub", data=body, headers=headers)).status == 200
+        arguments = ("events", "tail", "--after", "earliest", "-n", "1")
+        async with (
+            posthouse(*arguments, settings=client) as plain,
+            posthouse(*arguments, "--json", settings=client) as told,
+        ):
+            assert await plain.ended() == 0
+            assert re.search(r"Z  posthouse\.delivery\.github\.\S+  hub  -  \d+ bytes\n$", await plain.rest())
+            assert await told.ended() == 0
+            assert json.loads(await told.rest())["data"] == json.loads(body)
+        for change, says in ({"api_key": "ph_wrong"}, "401"), ({"url": "http://127.0.0.1:1"}, "the gateway"):
+            async with posthouse(*arguments, settings={**client, **change}) as refused:
+                assert await refused.ended() == 1
+                said = await refused.errors()
+                assert says in said
+                assert said.count("\n") == 1
+
+
 async def test_a_worker_has_no_public_listener(environment: dict[str, str], http: aiohttp.ClientSession) -> None:
     """`--only worker`: probes and metrics on the private one."""
     async with posthouse("serve", "--only", "worker", settings=environment) as command:
@@ -232,6 +258,8 @@ async def _refuses_connections(url: str) -> None:
             _, writer = await asyncio.open_connection(parts.hostname, parts.port)
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:  # it closed while we knocked
+            continue
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
