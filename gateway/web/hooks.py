@@ -47,10 +47,17 @@ class Budget:
         self._limit, self._held = limit, 0
         metrics.INFLIGHT_BYTES.set_function(lambda: self._held)
 
-    def take(self, size: int) -> None:
-        """Raises: Overloaded."""
+    def expect(self, size: int) -> None:
+        """Refuse now what would not fit. Nothing is set aside: an announcement costs a stranger nothing.
+
+        Raises: Overloaded.
+        """
         if self._held + size > self._limit:
             raise Overloaded("too many bytes in flight", retry_after_s=1)
+
+    def take(self, size: int) -> None:
+        """Raises: Overloaded."""
+        self.expect(size)
         self._held += size
 
     def give(self, size: int) -> None:
@@ -157,8 +164,7 @@ class Hooks:
                 raise Door(400, "content_length")
             if int(announced) > limit:
                 raise TooLarge()
-            self._budget.take(int(announced))
-            held[0] = int(announced)
+            self._budget.expect(int(announced))
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -169,9 +175,8 @@ class Hooks:
             size += len(chunk)
             if size > limit:
                 raise TooLarge()
-            if size > held[0]:
-                self._budget.take(size - held[0])
-                held[0] = size
+            self._budget.take(len(chunk))
+            held[0] = size
             if not message.get("more_body", False):
                 return chunk if not chunks else b"".join((*chunks, chunk))
             chunks.append(chunk)
