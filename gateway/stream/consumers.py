@@ -64,8 +64,8 @@ SELECT c.name, c.created_at, min(p.cursor_seq) AS cursor_seq,
        greatest(coalesce((SELECT max(seq) FROM gateway.events), 0) - min(p.cursor_seq), 0) AS lag_events,
        coalesce(extract(epoch FROM gateway.now() - (SELECT e.at FROM gateway.events e WHERE e.seq > min(p.cursor_seq) ORDER BY e.seq LIMIT 1)), 0)::float8 AS lag_s
   FROM gateway.consumers c JOIN gateway.consumer_partitions p ON p.consumer = c.name
- WHERE $1::text IS NULL OR c.name = $1
- GROUP BY c.name, c.created_at ORDER BY c.name"""
+ WHERE ($1::text IS NULL OR c.name = $1) AND ($2::text IS NULL OR c.name > $2)
+ GROUP BY c.name, c.created_at ORDER BY c.name LIMIT $3"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,15 +183,17 @@ async def reset(database: Database, name: str, to: datetime | str) -> Cursor:
         return cursor
 
 
-async def states(db: Db, name: str | None = None) -> list[ConsumerState]:
-    """Every consumer, or the named one, with its lag."""
+async def states(
+    db: Db, name: str | None = None, *, after: str | None = None, limit: int | None = None
+) -> list[ConsumerState]:
+    """Consumers with their lag, by name: the named one, or those after `after`."""
     log = await look(db)
     return [
         ConsumerState(
             row["name"], row["created_at"], _cursor(log, row), row["leased"],
             tuple(row["workers"] or ()), row["lag_events"], row["lag_s"],
         )
-        for row in await db.fetch(STATES, name)
+        for row in await db.fetch(STATES, name, after, limit)
     ]  # fmt: skip
 
 

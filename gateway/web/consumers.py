@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
-from gateway.errors import CursorGone, Invalid, NotFound, StaleFence
+from gateway.errors import CursorGone, NotFound, StaleFence
 from gateway.service import Gateway
 from gateway.stream import consumers
 from gateway.stream.cursor import parse
+from gateway.web import paging
+from gateway.web.paging import Page, PageQuery
+from gateway.web.problems import invalid
 from gateway.web.routing import Answer, Body, Call, NoQuery, Route
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}", re.ASCII)
@@ -73,11 +76,6 @@ class Consumer(Answer):
     lag_s: float = Field(description="age of the oldest event not yet done")
 
 
-class ConsumerList(Answer):
-    items: list[Consumer]
-    next_cursor: str | None
-
-
 async def lease(gateway: Gateway, call: Call[LeaseRequest, NoQuery]) -> Lease:
     """Renew, give back, and take a fair share. The consumer is made by its first lease."""
     asked, name = call.body, _name(call)
@@ -118,9 +116,12 @@ async def show(gateway: Gateway, call: Call[None, NoQuery]) -> Consumer:
     return _consumer(found[0])
 
 
-async def list_all(gateway: Gateway, call: Call[None, NoQuery]) -> ConsumerList:
+async def list_all(gateway: Gateway, call: Call[None, PageQuery]) -> Page[Consumer]:
+    """Consumers by name."""
+    position = paging.after(call.query, "consumers")
     async with gateway.regions.home.database.acquire() as db:
-        return ConsumerList(items=[_consumer(state) for state in await consumers.states(db)], next_cursor=None)
+        found = await consumers.states(db, after=None if position is None else position[0], limit=call.query.limit + 1)
+    return paging.cut(call.query, "consumers", found, lambda state: state.name, _consumer)
 
 
 async def remove(gateway: Gateway, call: Call[None, NoQuery]) -> None:
@@ -130,7 +131,7 @@ async def remove(gateway: Gateway, call: Call[None, NoQuery]) -> None:
 
 def _name(call: Call[Any, Any]) -> str:
     if not NAME.fullmatch(call.path["name"]):
-        raise Invalid("a consumer's name is 1 to 100 of `a-z 0-9 _ . -`, beginning with a letter or digit")
+        raise invalid("path.name", "must be 1 to 100 of `a-z 0-9 _ . -`, beginning with a letter or digit")
     return call.path["name"]
 
 
@@ -163,7 +164,7 @@ ROUTES = [
         "POST", "/v1/consumers/{name}/reset", "consumers:write", reset, "Go back (or forward) to a time",
         body=ResetRequest, answer=ResetAnswer, errors=(NotFound,),
     ),
-    Route("GET", "/v1/consumers", "consumers:read", list_all, "Consumers and their lag", answer=ConsumerList),
+    Route("GET", "/v1/consumers", "consumers:read", list_all, "Consumers and their lag", query=PageQuery, answer=Page[Consumer]),
     Route(
         "GET", "/v1/consumers/{name}", "consumers:read", show, "One consumer and its lag",
         answer=Consumer, errors=(NotFound,),

@@ -11,12 +11,13 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 
 from gateway import ids, metrics
-from gateway.errors import CursorGone, Invalid, Problem, Unavailable
+from gateway.errors import CursorGone, Problem, Unavailable
 from gateway.regions import Region
 from gateway.service import Gateway
 from gateway.stream import envelope, read
 from gateway.stream.cursor import Cursor, parse
 from gateway.stream.read import Filter, Page
+from gateway.web.problems import invalid
 from gateway.web.routing import Answer, Call, Query, Route
 
 MOST_WAIT_S = 25.0
@@ -154,12 +155,12 @@ async def _filter(gateway: Gateway, query: Wanted) -> Filter:
     if query.integration is not None:
         found = gateway.catalog.integration(query.integration)
         if found is None:
-            raise Invalid("no such integration")
+            raise invalid("query.integration", "no such integration")
         integration = found.id
     if query.connection is not None:
         connection = ids.parse(ids.CONNECTION, query.connection)
         if connection is None:
-            raise Invalid("`connection` is not a connection's id")
+            raise invalid("query.connection", "is not a connection's id")
     return Filter(
         types=None if query.type is None else tuple(query.type),
         integration=integration,
