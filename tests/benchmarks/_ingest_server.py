@@ -17,6 +17,7 @@ import uvicorn
 import uvloop
 
 from gateway import listen
+from gateway.serve import settle
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.stream.append import Kept, NewEvent, append
@@ -66,6 +67,7 @@ async def main(mode: str) -> None:
             single = Single(gateway)
             await single.start()
             gateway.regions.home.appender.keep = single.keep  # type: ignore[method-assign]  # the point of the comparison
+    settle()  # as `posthouse serve` does; the bare server gains by it too
     bound = listen.bind("127.0.0.1:0", "bench")
     server: uvicorn.Server = listen.server(app)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: setattr(server, "should_exit", True))
