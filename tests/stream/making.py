@@ -20,7 +20,7 @@ from gateway.stream.read import Event, Filter, earliest, read
 WINDOW_S = 72 * 3600
 INTEGRATION = UUID(int=1 << 120 | 1)
 OTHER_INTEGRATION = UUID(int=1 << 120 | 2)
-PATIENCE_S = 60  # for results that are bound to come; nothing is measured by it
+PATIENCE_S = 30  # for results that are bound to come; nothing is measured by it
 
 
 def fresh() -> UUID:
@@ -85,9 +85,9 @@ async def shift(db: Db, by: timedelta) -> None:
     await db.execute("UPDATE gateway.clock SET shifted_by = shifted_by + $1", by)
 
 
-async def until(holds: Callable[[], Awaitable[Any]]) -> Any:
+async def until(holds: Callable[[], Awaitable[Any]], patience_s: float = PATIENCE_S) -> Any:
     """Ask again until the answer is truthy; give it back."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(patience_s):
         while not (answer := await holds()):  # noqa: ASYNC110 the other side is a database
             await asyncio.sleep(0.005)
         return answer
