@@ -42,6 +42,7 @@ class Leases:
         self._asking = {"worker": worker, "ttl_s": ttl_s, "start": start}
         self._ttl_s = ttl_s
         self._turn = asyncio.Lock()  # one lease call at a time
+        self._on_its_way: asyncio.Future[Any] | None = None
         self._trusted_until = 0.0
         self._trouble: Exception | None = None
         self.held: dict[int, Part] = {}
@@ -54,9 +55,7 @@ class Leases:
             while True:
                 asked_at = self._pace.clock()
                 try:
-                    lease = await self._http.once(
-                        "POST", f"{self._path}/lease", body={**self._asking, "release": list(release)}
-                    )
+                    lease = await self._to_the_end("lease", {**self._asking, "release": list(release)})
                 except PASSING as trouble:
                     await backoff.wait(trouble)
                     continue
@@ -107,7 +106,16 @@ class Leases:
     async def leave(self) -> None:
         """Give everything back at once. One try: the lease ends by itself."""
         self.held.clear()
-        await self._http.once("POST", f"{self._path}/leave", body={"worker": self._asking["worker"]})
+        if self._on_its_way is not None:
+            await asyncio.wait({self._on_its_way})
+        await self._to_the_end("leave", {"worker": self._asking["worker"]})
+
+    async def _to_the_end(self, what: str, body: Mapping[str, Any]) -> Any:
+        """Ask, and let the question be answered even if we are cancelled: a lease that overtook our leaving would stay."""
+        task = asyncio.ensure_future(self._http.once("POST", f"{self._path}/{what}", body=body))
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        self._on_its_way = task
+        return await asyncio.shield(task)
 
     def _trusted(self) -> bool:
         return self._pace.clock() < self._trusted_until

@@ -82,8 +82,9 @@ class Worker:
     async def _settle(self) -> None:
         """Between two entries: commit what is due, wait until we may work, hand over what we are asked for."""
         while True:
-            if self._due_in_s() <= 0:
-                await self._commit()  # first: after a pause that outlived the lease this may still be in time
+            # Before anything else: after a pause that outlived the lease this may still be in time.
+            if self._due_in_s() <= 0 and await self._commit():
+                await self._leases.renew()
             await self._leases.settled()
             asked = self._leases.asked_for()
             if not asked:
@@ -107,12 +108,13 @@ class Worker:
             return WAIT_S
         return self._since + self._batching.seconds - self._http.pace.clock()
 
-    async def _commit(self) -> None:
+    async def _commit(self) -> bool:
+        """Tell the gateway what is done; whether it turned out that something is no longer ours."""
         # All that moved, also by events that are not for us: so no partition is left behind at the retention edge.
         moved = {p: (part, part.done) for p, part in self._leases.uncommitted().items()}
         self._count, self._since = 0, self._http.pace.clock()
         if not moved:
-            return
+            return False
         body = {"partitions": [{"partition": p, "fence": x.fence, "cursor": done} for p, (x, done) in moved.items()]}
         lost: set[int] = set()
         try:
@@ -124,8 +126,7 @@ class Worker:
                 part.committed = done
             elif self._leases.held.get(partition) is part:
                 del self._leases.held[partition]
-        if lost:
-            await self._leases.renew()
+        return bool(lost)
 
     def _next_group(self) -> tuple[Group, str, str | None]:
         """Whose turn it is, where they stand, and where the next group stands. Each in turn, from the front backwards."""
