@@ -1,4 +1,11 @@
-"""uvicorn's HTTP/1.1, passing over offers to change the protocol.
+"""uvicorn's HTTP/1.1, with an end to what may come before a body, and passing over offers to change the protocol.
+
+The parser keeps a request's head, and a chunked body's trailer, until it is whole, however long it gets; a single
+line grows by copying. So a stranger's first line could take all memory and all of the processor, before anything
+that counts bodies sees a byte: bytes that are neither the first of a request nor body are counted here.
+
+A trailer's fields never become headers (RFC 9110 section 6.5.1): a proxy in front that looks at headers has not
+seen them.
 
 `Connection: Upgrade` and `Upgrade: h2c` are an offer that a server may ignore (RFC 9110 section 7.8); Java's HTTP
 client makes it on every plain connection. httptools takes such a request to end with its headers, and what follows
@@ -12,13 +19,40 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+MOST_SILENT_BYTES = 64 * 1024  # of a head, of a trailer, between two pieces of a body; what one read brings may be over
+TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: 16\r\nconnection: close\r\n\r\ntoo_many_headers"
+)
+
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
+        self._silent = 0  # bytes since a request began or a piece of its body came
         self.parser = _Parser(self)  # type: ignore[assignment]  # as much of httptools' parser as uvicorn uses
+
+    def data_received(self, data: bytes) -> None:
+        self._silent += len(data)
+        super().data_received(data)
+        if self._silent > MOST_SILENT_BYTES and not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete:  # else it would stand inside another's answer
+                self.transport.write(TOO_LONG)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self._silent = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.headers = []  # the request has the list that there was; what still comes is a trailer's
+
+    def on_body(self, body: bytes) -> None:
+        self._silent = 0
+        super().on_body(body)
 
 
 class _Parser:
@@ -46,7 +80,7 @@ class _Parser:
         self.should_keep_alive = parser.should_keep_alive
 
     def _pass_over(self) -> None:
-        framing = [(k, v) for k, v in self._protocol.headers if k in (b"content-length", b"transfer-encoding")]
+        framing = [(k, v) for k, v in self._protocol.scope["headers"] if k in (b"content-length", b"transfer-encoding")]
         if framing:
             # The parser has said already that the request is complete; the application has not run since.
             self._protocol.cycle.more_body = True

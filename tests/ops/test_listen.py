@@ -1,4 +1,4 @@
-"""The sockets: where they are, and for how long a slow sender is waited for."""
+"""The sockets: where they are, for how long a slow sender is waited for, and for how much a long one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from gateway.errors import SetupError
 
 
 async def reads_everything(scope: Any, receive: Any, send: Any) -> None:
-    """Answer 200 when the body is whole."""
+    """Answer 200 when the body is whole, and how many headers there were."""
     while (message := await receive()).get("more_body"):
         pass
     if message["type"] == "http.request":
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        headers = [(b"content-length", b"0"), (b"x-headers", str(len(scope["headers"])).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -26,6 +27,18 @@ async def impatient() -> AsyncIterator[tuple[str, int]]:
     """A server that waits half a second for headers and for a body."""
     bound = listen.bind("127.0.0.1:0", "POSTHOUSE_PUBLIC_LISTEN")
     server = listen.server(reads_everything, head_s=0.5, body_s=0.5)
+    host, port = bound.getsockname()
+    serving = asyncio.create_task(server.serve([bound]))
+    yield host, port
+    server.should_exit = True
+    await serving
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[tuple[str, int]]:
+    """A server with its usual patience."""
+    bound = listen.bind("127.0.0.1:0", "POSTHOUSE_PUBLIC_LISTEN")
+    server = listen.server(reads_everything)
     host, port = bound.getsockname()
     serving = asyncio.create_task(server.serve([bound]))
     yield host, port
@@ -46,6 +59,75 @@ async def test_one_who_never_finishes_a_request_is_cut_off(sent: bytes, impatien
     assert b"200" in await reader.readuntil(b"\r\n\r\n")  # one that is whole, on the same connection
     writer.write(sent or b"P")
     assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+
+
+ENDLESS = b"a" * 50_000
+HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        (b"POST /", ENDLESS),
+        (HEAD + b"x-a: ", ENDLESS),
+        (HEAD, b"x-a: b\r\n" * 5000),
+        (HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-a: ", ENDLESS),
+        (HEAD + b"transfer-encoding: chunked\r\n\r\n1;", ENDLESS),
+        (HEAD + b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 1\r\n\r\na" + HEAD + b"x-a: ", ENDLESS),
+    ],
+    ids=["a path", "a header", "headers", "a trailer", "a chunk's extension", "a header after an offer to upgrade"],
+)
+async def test_one_who_never_comes_to_the_point_is_cut_off(begun: bytes, more: bytes, patient: tuple[str, int]) -> None:
+    """What precedes a body is held by the parser, and nothing else would bound it."""
+    _, writer = await asyncio.open_connection(*patient)
+    writer.write(begun)
+    sent = 0
+    with pytest.raises(ConnectionError):  # noqa: PT012 - which of the writes fails is the system's business
+        while sent < 50_000_000:
+            writer.write(more)
+            sent += len(more)
+            await writer.drain()
+    writer.close()
+
+
+async def test_a_head_that_is_too_long_is_told_so(patient: tuple[str, int]) -> None:
+    """Before its end, so that whoever sends it by mistake learns why."""
+    reader, writer = await asyncio.open_connection(*patient)
+    loop = asyncio.get_running_loop()
+    answered = loop.create_task(reader.readuntil(b"\r\n"))
+    writer.write(HEAD + b"x-a: ")
+    while not answered.done():
+        writer.write(b"a" * 1000)
+        await asyncio.wait({answered}, timeout=0.001)
+    assert b" 431 " in answered.result()
+    writer.close()
+
+
+@pytest.mark.parametrize("offer", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"], ids=["plain", "upgrade"])
+async def test_a_trailer_is_no_header(offer: bytes, patient: tuple[str, int]) -> None:
+    """A proxy in front that checks or strips headers has not seen it."""
+    reader, writer = await asyncio.open_connection(*patient)
+    asked = HEAD + offer + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+    counts = []
+    for trailer in (b"\r\n", b"x-hub-signature-256: sha256=0\r\n\r\n"):
+        writer.write(asked + trailer)
+        head = await reader.readuntil(b"\r\n\r\n")
+        counts.append(head.split(b"x-headers: ")[1].split(b"\r\n")[0])
+    assert counts[0] == counts[1]
+    writer.close()
+
+
+async def test_long_bodies_and_many_requests_are_as_they_were(patient: tuple[str, int]) -> None:
+    """Only what is neither body nor a new request is counted, so a connection goes on for as long as it likes."""
+    reader, writer = await asyncio.open_connection(*patient)
+    body = b"b" * 300_000
+    chunks = b"".join(b"1\r\nb\r\n" for _ in range(30_000)) + b"0\r\n\r\n"
+    long = [HEAD + b"content-length: 300000\r\n\r\n" + body, HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunks]
+    short = HEAD + b"content-length: 0\r\n\r\n"
+    for asked in [*long * 2, *[short] * 2000]:
+        writer.write(asked)
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
     writer.close()
 
 
