@@ -19,9 +19,8 @@ FACTS = Facts(
     # (x-hub-signature) is legacy; it is never looked at, and never stored.
     signature_headers=("x-hub-signature-256", "x-hub-signature"),
     # https://docs.github.com/en/webhooks/webhook-events-and-payloads#delivery-headers
-    identity_headers=("x-github-delivery", "x-github-event"),
+    identity_headers=("x-github-delivery", "x-github-event", "x-github-hook-id"),
     kept_headers=(
-        "x-github-hook-id",
         "x-github-hook-installation-target-id",
         "x-github-hook-installation-target-type",
     ),
@@ -74,10 +73,20 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
             data=delivery.body,
             content_type=content_type,
             accounts=_accounts(kind, sent),
-            dedupe=identifier(delivery.headers.get("x-github-delivery")),
+            dedupe=_dedupe(delivery),
             signal=name in FACTS.signals,
         )
     ]
+
+
+def _dedupe(delivery: Delivery) -> str | None:
+    """The delivery id and the hook: all hooks that an event goes to get it under one id, with bodies of their own.
+
+    `guid` at https://docs.github.com/en/rest/repos/webhooks#list-deliveries-for-a-repository-webhook: "shared with
+    all deliveries for all webhooks that subscribe to this event". A redelivery repeats both.
+    """
+    name = identifier(delivery.headers.get("x-github-delivery"))
+    return f"{name}/{identifier(delivery.headers.get('x-github-hook-id')) or ''}" if name else None
 
 
 def _accounts(kind: str, sent: dict[str, Any]) -> tuple[str, ...]:

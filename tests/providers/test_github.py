@@ -77,7 +77,7 @@ def test_an_event_is_named_by_header_and_action() -> None:
     """`pull_request.opened`; an event without actions by the header alone."""
     found = item(github_pull_request())
     assert found.event == "pull_request.opened"
-    assert found.dedupe == "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+    assert found.dedupe == "3f2504e0-4f89-41d3-9a0c-0305e82c3301/292430182"
     assert found.accounts == ("installation:957387", "org:38302899", "account:38302899", "repo:186853002")
     assert found.content_type == "application/json"
     assert not found.signal
@@ -119,6 +119,12 @@ def test_without_its_event_header_a_body_means_nothing() -> None:
 def test_without_a_delivery_id_nothing_is_deduplicated() -> None:
     """It is not signed, so its absence proves nothing either."""
     assert item(github_pull_request(), **{"x-github-delivery": ""}).dedupe is None
+
+
+def test_an_event_that_goes_to_several_hooks_is_one_for_each() -> None:
+    """An app's and a repository's hook get it under one delivery id; neither may swallow the other's."""
+    keys = {item(github_pull_request(), **{"x-github-hook-id": hook}).dedupe for hook in ("1", "2", "")}
+    assert len(keys) == 3
 
 
 def test_a_revoked_authorization_names_its_sender() -> None:
