@@ -6,7 +6,7 @@ Hypothesis plays the workers. Each keeps what it was last given, and dead ones s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -27,7 +27,15 @@ from tests.stream.making import event, keep, shift
 
 TTL_S = 100
 WORKERS = st.sampled_from(["ann", "bob", "cyd", "dan", "eve"])
-SOME = st.sets(st.integers(0, PARTITIONS - 1), max_size=40)
+WHICH = st.integers(0, 9)
+PARTS: dict[str, Callable[[Iterable[int]], list[int]]] = {
+    "all": lambda held: list(held),
+    "every other": lambda held: list(held)[::2],
+    "the later half": lambda held: list(held)[sum(1 for _ in held) // 2 :],
+    "one": lambda held: list(held)[:1],
+    "none": lambda held: [],
+}  # of what a worker holds
+SOME = st.sampled_from(list(PARTS))
 ROWS = """SELECT partition, fence, worker, cursor_seq, lease_until > gateway.now() AS live
             FROM gateway.consumer_partitions WHERE consumer = $1 ORDER BY partition"""
 
@@ -69,18 +77,19 @@ class Consumers(RuleBasedStateMachine):
     def begin(self) -> None:
         self.world = next(self.worlds)
         self.run(keep(self.world.database, *(event() for _ in range(5))))
-        self.lease("ann", set(), all_asked=False)
+        self.lease("ann", "none", all_asked=False)
 
     def run(self, work: Any) -> Any:
         return self.world.runner.run(work)
 
-    @rule(worker=WORKERS, release=SOME, all_asked=st.booleans())
-    def lease(self, worker: str, release: set[int], all_asked: bool) -> None:
+    @rule(worker=WORKERS, some=SOME, all_asked=st.booleans())
+    def lease(self, worker: str, some: str, all_asked: bool) -> None:
         """A worker comes round, and gives back what it was asked for, or whatever it likes."""
         world = self.world
         mine = world.hands.get(worker, {})
-        if all_asked:
-            release = {p for p, one in mine.items() if one.release}
+        if mine:
+            world.ghosts.append((worker, mine))  # a commit of what it held so far may still be on its way
+        release = {p for p, one in mine.items() if one.release} if all_asked else set(PARTS[some](mine))
         held = self.run(consumers.lease(world.database, world.name, worker, TTL_S, sorted(release)))
         world.wanting = {w: until for w, until in world.wanting.items() if until > world.now}
         world.wanting[worker] = world.now + TTL_S
@@ -104,22 +113,24 @@ class Consumers(RuleBasedStateMachine):
         assert staying <= -(-PARTITIONS // len(counted))
         world.hands[worker] = got
 
-    @rule(worker=WORKERS, some=SOME, back=st.integers(0, 3))
-    def commit(self, worker: str, some: set[int], back: int) -> None:
+    @rule(some=SOME, back=st.integers(0, 3), which=WHICH)
+    def commit(self, some: str, back: int, which: int) -> None:
         """A worker commits what it believes to hold."""
-        self.speak(self.world.hands.get(worker, {}), some, back)
+        hands = [held for held in self.world.hands.values() if held]
+        if hands:
+            self.speak(hands[which % len(hands)], some, back)
 
-    @rule(some=SOME, back=st.integers(0, 3), which=st.integers(0, 50))
-    def haunt(self, some: set[int], back: int, which: int) -> None:
+    @rule(some=SOME, back=st.integers(0, 3), which=WHICH)
+    def haunt(self, some: str, back: int, which: int) -> None:
         """One that was dead, or an older thought of a living one, commits."""
         if self.world.ghosts:
-            self.speak(self.world.ghosts[which % len(self.world.ghosts)][1], some, back)
+            self.speak(self.world.ghosts[-1 - which % len(self.world.ghosts)][1], some, back)
 
-    def speak(self, held: dict[int, Leased], some: set[int], back: int) -> None:
+    def speak(self, held: dict[int, Leased], some: str, back: int) -> None:
         world = self.world
         end: Cursor = self.run(self.end())
         cursor = Cursor(end.epoch, max(end.seq - back, 0))
-        done = [Commit(p, held[p].fence, cursor) for p in some if p in held]
+        done = [Commit(p, held[p].fence, cursor) for p in PARTS[some](held)]
         valid = [c for c in done if world.parts[c.partition].holder and world.parts[c.partition].fence == c.fence]
         stale = sorted(c.partition for c in done if c not in valid)
         try:
@@ -149,7 +160,8 @@ class Consumers(RuleBasedStateMachine):
     @rule(worker=WORKERS)
     def dies(self, worker: str) -> None:
         """Killed: it forgets, but something of it may still be on its way."""
-        self.world.ghosts.append((worker, self.world.hands.pop(worker, {})))
+        if held := self.world.hands.pop(worker, {}):
+            self.world.ghosts.append((worker, held))
 
     @rule(worker=WORKERS)
     def leaves(self, worker: str) -> None:
@@ -202,7 +214,7 @@ class Consumers(RuleBasedStateMachine):
         self.time_passes(120)
         for _ in range(4):
             for worker in ("ann", "bob", "cyd"):
-                self.lease(worker, set(), all_asked=True)
+                self.lease(worker, "none", all_asked=True)
         sizes = sorted(len(self.world.hands[worker]) for worker in ("ann", "bob", "cyd"))
         assert sizes == [21, 21, 22]
 
@@ -236,7 +248,7 @@ def play(template: postgres.Template, examples: int, steps: int) -> None:
 
 def test_a_partition_is_in_one_pair_of_hands(template: postgres.Template) -> None:
     """Leases, commits, kills, resets, clocks in any order."""
-    play(template, examples=20, steps=20)
+    play(template, examples=20, steps=30)
 
 
 @pytest.mark.long
