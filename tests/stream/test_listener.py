@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-import pytest
 
 from gateway.database import Database, Listener
 from gateway.stream.cursor import Cursor
@@ -167,10 +166,6 @@ async def test_stopping_wakes_who_waits(database: Database) -> None:
         await waiting
 
 
-DATABASE_PY = "gateway/database.py, Listener._run: for its owner, see helper G's report"
-
-
-@pytest.mark.xfail(reason=DATABASE_PY + " (a farewell that times out swallows the cancel)", strict=False)
 async def test_stopping_on_a_silent_line(database: Database) -> None:
     """The farewell is not heard, and the process ends all the same."""
     async with lossy(database.dsn) as wire:
@@ -185,7 +180,6 @@ async def test_stopping_on_a_silent_line(database: Database) -> None:
             await wire.close()
 
 
-@pytest.mark.xfail(reason=DATABASE_PY + " (InvalidCatalogNameError ends it for good)", strict=False)
 async def test_the_database_is_replaced(database: Database) -> None:
     """While a restore puts another in its place there is none of that name for a moment; the listener outlives that."""
     place = urlsplit(database.dsn)
