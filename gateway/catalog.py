@@ -60,6 +60,7 @@ class _Snapshot:
     by_name: Mapping[str, Integration] = field(default_factory=dict)
     by_id: Mapping[UUID, Integration] = field(default_factory=dict)
     keys: Mapping[bytes, ApiKey] = field(default_factory=dict, repr=False)
+    live: frozenset[ApiKey] = frozenset()  # the same
 
 
 class Catalog:
@@ -142,6 +143,10 @@ class Catalog:
         self._used[key.id] = now
         return key
 
+    def opens(self, key: ApiKey, now: datetime) -> bool:
+        """Whether `key` opens the door still; asked by answers that do not end.    Raises: Unavailable."""
+        return key in self._current().live and (key.expires_at is None or now < key.expires_at)
+
     def _current(self) -> _Snapshot:
         if self._clock.monotonic() - self._seen_at > self._stale_s:
             raise Unavailable("the control database is away")
@@ -182,6 +187,7 @@ class Catalog:
             {integration.name: integration for integration in made},
             {integration.id: integration for integration in made},
             live,
+            frozenset(live.values()),
         )
 
     def _integration(self, row: Stored, sealed: list[SealedSecret]) -> Integration:

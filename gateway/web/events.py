@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 
 from gateway import ids, metrics
-from gateway.errors import CursorGone, Problem, Unavailable
+from gateway.access.keys import ApiKey
+from gateway.errors import CursorGone, Problem, Unauthenticated, Unavailable
 from gateway.regions import Region
 from gateway.service import Gateway
 from gateway.stream import envelope, read
@@ -101,19 +102,25 @@ async def list_events(gateway: Gateway, call: Call[None, WantedPage]) -> Respons
 
 
 async def stream_events(gateway: Gateway, call: Call[None, Wanted]) -> Response:
-    """Server-sent events, each with its cursor as `id`; a client that comes back sends it as `Last-Event-ID`."""
+    """Server-sent events, each with its cursor as `id`; a client that comes back sends it as `Last-Event-ID`.
+
+    The stream ends with the API key that opened it: revoked or expired, it shows nothing more.
+    """
+    assert call.key is not None, "the route asks for a key"
     region, wanted = gateway.regions.home, await _filter(gateway, call.query)
     cursor = await _start(region, call.headers.get("last-event-id") or call.query.after)
     await _read(region, cursor, wanted, 1)  # a cursor that is gone is told in the status, not inside the stream
     return StreamingResponse(
-        _frames(gateway, region, cursor, wanted),
+        _frames(gateway, region, cursor, wanted, call.key),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
-async def _frames(gateway: Gateway, region: Region, cursor: Cursor, wanted: Filter) -> AsyncIterator[bytes]:
-    """The stream's frames until the client goes, the process drains, or the cursor is gone."""
+async def _frames(
+    gateway: Gateway, region: Region, cursor: Cursor, wanted: Filter, key: ApiKey
+) -> AsyncIterator[bytes]:
+    """The stream's frames until the client goes, the process drains, or the cursor or the key is gone."""
     now = gateway.clock.monotonic
     news = region.news.subscribe()
     metrics.SSE_CLIENTS.inc()
@@ -123,6 +130,8 @@ async def _frames(gateway: Gateway, region: Region, cursor: Cursor, wanted: Filt
         yield b"retry: 1000\n\n"
         while not gateway.draining.is_set():
             news.clear()
+            if not gateway.catalog.opens(key, gateway.clock.now()):
+                raise Unauthenticated("The API key of this stream was revoked or has expired.")
             try:
                 page = await _read(region, cursor, wanted, STREAM_PAGE)
                 well = now()
@@ -143,7 +152,7 @@ async def _frames(gateway: Gateway, region: Region, cursor: Cursor, wanted: Filt
             if page.at_end:
                 await region.news.wait(news)
         yield _frame(str(cursor), "posthouse.stream.closing", orjson.dumps({"cursor": str(cursor)}))
-    except Problem as problem:  # the cursor went while we were reading
+    except Problem as problem:  # the cursor or the key went while we were reading
         yield b"event: posthouse.stream.error\ndata: " + orjson.dumps(problem.body("")) + b"\n\n"
     finally:
         metrics.SSE_CLIENTS.dec()

@@ -1,0 +1,47 @@
+"""Server-sent events as the private listener gives them: for as long as somebody may see them, and beside others."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import httpx
+import orjson
+
+from gateway.access import keys
+from tests.clock import FakeClock
+from tests.stream.making import event, keep
+from tests.web.conftest import Api
+
+
+async def told(lines: httpx.Response) -> list[tuple[str, dict[str, object]]]:
+    """Every frame until the stream ends: its event, and the data."""
+    frames = (await lines.aread()).decode().split("\n\n")
+    fields = [dict(line.split(": ", 1) for line in frame.splitlines() if ": " in line) for frame in frames]
+    return [(found["event"], orjson.loads(found["data"])) for found in fields if "data" in found]
+
+
+async def test_a_stream_ends_with_its_key(api: Api) -> None:
+    """Who is shut out must not go on reading until somebody restarts a process."""
+    database = api.gateway.regions.home.database
+    token = await api.key("reader")
+    async with api.http.stream("GET", "/v1/events/stream", headers={"authorization": f"Bearer {token}"}) as stream:
+        assert stream.status_code == 200
+        await api.gateway.control.execute("UPDATE control.api_keys SET revoked_at = now() WHERE role = 'reader'")
+        await api.gateway.catalog.refresh()
+        await keep(database, event(b"kept after that"))
+        [(last, problem)] = (await told(stream))[-1:]
+    assert (last, problem["status"]) == ("posthouse.stream.error", 401)
+    assert "kept after that" not in str(problem)
+
+
+async def test_a_stream_ends_when_its_key_expires(api: Api, clock: FakeClock) -> None:
+    """Though nothing in control moves then."""
+    async with api.gateway.control.transaction() as tx:
+        made = await keys.create(
+            tx, api.gateway.control_keyring, clock.now(), name="short", expires_at=clock.now() + timedelta(minutes=1)
+        )
+    await api.gateway.catalog.refresh()
+    async with api.http.stream("GET", "/v1/events/stream", headers={"authorization": f"Bearer {made.token}"}) as stream:
+        clock.move(60)
+        [(last, problem)] = (await told(stream))[-1:]
+    assert (last, problem["status"]) == ("posthouse.stream.error", 401)
