@@ -70,6 +70,8 @@ async def main(mode: str) -> None:
     settle()  # as `posthouse serve` does; the bare server gains by it too
     bound = listen.bind("127.0.0.1:0", "bench")
     server: uvicorn.Server = listen.server(app)
+    if mode == "bare":  # the same flags, and uvicorn's own protocol class
+        server.config.http = "httptools"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: setattr(server, "should_exit", True))
     serving = asyncio.create_task(server.serve([bound]))
     print(listen.url_of(bound), flush=True)
