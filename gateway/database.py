@@ -80,11 +80,22 @@ class Database:
         return await asyncpg.connect(self.dsn, timeout=2, command_timeout=30, server_settings=SERVER_SETTINGS)
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Db]:
-        """One connection of the pool, without a transaction.    Raises: Unavailable, within 2 s."""
+    async def acquire(self, limit_s: float | None = None) -> AsyncIterator[Db]:
+        """One connection of the pool, without a transaction.    Raises: Unavailable, within 2 s.
+
+        `limit_s` is for those who cannot wait for a silent database either: past it the connection is cut.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
-            async with self._pool.acquire(timeout=2) as connection:
-                yield cast(Db, connection)
+            async with self._pool.acquire(timeout=2 if limit_s is None else limit_s) as connection:
+                # Cut, not cancelled: cancelling a query asks the very database that does not answer.
+                cut = None if limit_s is None else loop.call_at(began + limit_s, connection.terminate)
+                try:
+                    yield cast(Db, connection)
+                finally:
+                    if cut is not None:
+                        cut.cancel()
         except AWAY as error:
             raise Unavailable("the database is away") from error
 
@@ -170,7 +181,7 @@ class Listener:
                 try:
                     await self._lost.wait()
                 finally:
-                    await connection.close(timeout=1)
-            except AWAY:
-                pass  # the poll goes on meanwhile
+                    connection.terminate()  # no farewell: waiting for one on a dead line could swallow our own end
+            except (asyncpg.PostgresError, *AWAY):
+                pass  # whatever the trouble, the poll goes on meanwhile, and this outlives it
             await asyncio.sleep(self.poll_s)

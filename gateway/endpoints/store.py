@@ -27,6 +27,7 @@ State = Literal["confirming", "live", "retired"]
 MOST_SECRETS = 5  # a rotation needs two
 TTL_S = 1.0  # of the hot path's memory
 MOST_REMEMBERED = 4096
+LIMIT_S = 1.0  # then the database is away: the provider is told within 2 s
 
 # `state` as it counts now: whoever reads never has to think of confirm_until.
 COLUMNS = """id, integration_id, connection_id, confirm_until, sealed_secrets, created_at, updated_at,
@@ -229,7 +230,8 @@ class EndpointCache:
 
     async def _ask(self, region: Region, name: tuple[str, UUID]) -> HookEndpoint | None:
         asked_at = self._clock.monotonic()  # before the query: what it says may be that old
-        found = await find(region.database, Vault(region.name, region.keyring), name[1])
+        async with region.database.acquire(LIMIT_S) as db:
+            found = await find(db, Vault(region.name, region.keyring), name[1])
         if self._asking.get(name) is not asyncio.current_task():
             return found  # changed meanwhile by this process
         if found is None or found.state == "confirming":
