@@ -97,7 +97,7 @@ async def test_latest_means_the_moment_of_asking(house: Town) -> None:
 
 
 async def _listening() -> bool:
-    return metrics.SSE_CLIENTS._value.get() > 0
+    return bool(metrics.SSE_CLIENTS._value.get())
 
 
 async def test_a_place_that_retention_has_passed_is_told(house: Town) -> None:

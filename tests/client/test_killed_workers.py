@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -154,7 +155,7 @@ async def test_killed_at_random_nothing_is_missed_and_order_is_kept(house: Town,
     try:
         for _ in range(kills):
             goal = workshop.count() + chance.randint(50, 500)
-            await until(lambda goal=goal: _done(workshop, goal))
+            await until(partial(_done, workshop, goal))
             await workshop.kill(chance.choice([*workshop.alive]))
             await workshop.hire()
         sender.enough = True

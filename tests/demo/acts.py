@@ -1,0 +1,178 @@
+"""The order of events. A later issue writes its act as one more function, puts it into ACTS, and its checks into the play.
+
+An act leaves what the next ones need in `Play`, and raises `Broken` where it makes no sense to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from gateway.client import Client, NotFound
+from tests.demo.cast import TENANTS, Player, players
+from tests.demo.ledger import Ledger
+from tests.demo.reckoning import Check, checks, rows, withstood
+from tests.demo.screen import Screen
+from tests.demo.sending import Post
+from tests.demo.stage import Broken, Stage
+from tests.demo.watching import Watcher, marker, read_all
+
+PATIENCE_S = 30.0
+WITHIN_S = 90.0  # all of it
+MANY = 8  # requests under way at once, when the gateway is killed
+
+
+@dataclass
+class Play:
+    """What the acts share."""
+
+    stage: Stage
+    screen: Screen
+    deliveries: int  # of each provider
+    chance: random.Random
+    players: list[Player] = field(default_factory=players)
+    ledger: Ledger = field(default_factory=Ledger)
+    connections: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)  # shown at the end
+    checks: list[Check] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.watcher = Watcher(self.screen.arrived)
+
+
+async def start(play: Play) -> None:
+    """An empty machine: `posthouse up`"""
+    took_s = await play.stage.start()
+    play.figures["first start, with an empty database"] = f"{took_s:.1f} s"
+    play.screen.say(f"ready: {play.stage.public_url}/hooks for providers, {play.stage.private_url}/v1 for the platform")
+
+
+async def set_up(play: Play) -> None:
+    """Integrations from posthouse.toml, tenants and connections by API"""
+    environment: dict[str, str] = {}
+    with (play.stage.folder / "posthouse.toml").open("w") as file:
+        for player in play.players:
+            file.write(player.declaration() + "\n")
+            environment |= player.environment()
+    for line in (await play.stage.command("apply", "posthouse.toml", more=environment)).splitlines():
+        if "/hooks/" not in line:
+            play.screen.say(f"posthouse apply: {line}")
+    async with Client(play.stage.private_url, play.stage.key) as posthouse:
+        for tenant in TENANTS:
+            await posthouse.create_tenant(tenant)
+        for player in play.players:
+            for tenant, account in zip(TENANTS, player.accounts, strict=False):  # the third is nobody's
+                key = f"{player.account}:{account}"
+                made = await _connection(posthouse, tenant, player.integration, key)
+                play.connections[(player.integration, key)] = (made["id"], tenant)
+    play.screen.say(f"{len(TENANTS)} tenants, {len(play.connections)} connections")
+
+
+async def _connection(posthouse: Client, tenant: str, integration: str, account: str) -> dict[str, str]:
+    """Register it; what `apply` has just declared reaches a running gateway within half a second."""
+    for _ in range(100):
+        try:
+            return await posthouse.create_connection(tenant, integration, [account])
+        except NotFound:
+            await asyncio.sleep(0.05)
+    raise Broken(f"the gateway does not know the integration {integration} that was applied")
+
+
+async def traffic(play: Play) -> None:
+    """A mixed stream of signed deliveries; SIGKILL in the middle; a consumer that watches live"""
+    post = Post(play.stage.public_url, play.ledger, play.chance)
+    async with AsyncExitStack() as stack:
+
+        def background(work: Awaitable[None]) -> asyncio.Task[None]:
+            task = asyncio.ensure_future(work)
+            stack.push_async_callback(_end, task)
+            return task
+
+        watching = background(play.watcher.watch(play.stage.private_url, play.stage.key))
+        background(play.screen.follow(play.players, play.ledger, play.deliveries))
+        sending = background(post.deliver(play.players, play.deliveries))
+        await _while(sending, watching, _kill_in_the_middle(play, post))
+        await _while(watching, sending)
+        owed = len(play.ledger.owed())
+        play.screen.say(f"all sent; the consumer catches up: {owed} items are owed")
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                seen = play.watcher.until(lambda entries: len({m for e in entries if (m := marker(e))}) >= owed)
+                await _while(watching, seen)
+        except TimeoutError:
+            play.screen.say(f"the consumer has not seen everything within {PATIENCE_S:.0f} s")
+    acks = sorted(play.ledger.ack_s)
+    play.figures["acknowledged after, p50 / p99"] = " / ".join(
+        f"{acks[min(int(len(acks) * share), len(acks) - 1)] * 1000:.0f} ms" for share in (0.5, 0.99)
+    )
+    play.figures["consumer connected again with Last-Event-ID after"] = f"{play.watcher.pauses} tries"
+
+
+async def reckon(play: Play) -> None:
+    """The senders' own list against the stream, read once more from its beginning"""
+    stream = await read_all(play.stage.private_url, play.stage.key)
+    play.checks += checks(play.ledger, stream, play.watcher.seen, play.connections)
+    play.checks.append(withstood(play.ledger))
+    status = await play.stage.stop()
+    play.checks.append(Check("the gateway ends in order on SIGTERM", int(status != 0), f"status {status}"))
+    play.screen.summary(play.players, rows(play.players, play.ledger, stream))
+
+
+ACTS: list[Callable[[Play], Awaitable[None]]] = [start, set_up, traffic, reckon]
+
+
+async def perform(play: Play) -> bool:
+    """All acts, then the verdict."""
+    for number, act in enumerate(ACTS, 1):
+        play.screen.act(f"{number}. {(act.__doc__ or '').strip()}")
+        await act(play)
+    took_s = play.screen.elapsed_s
+    play.checks.append(Check(f"all of it within {WITHIN_S:.0f} s", int(took_s > WITHIN_S), f"{took_s:.0f} s"))
+    play.screen.checks(play.checks)
+    play.screen.console.print()
+    for name, figure in play.figures.items():
+        play.screen.console.print(f"  {name}: {figure}")
+    return not any(check.faults for check in play.checks)
+
+
+async def _kill_in_the_middle(play: Play, post: Post) -> None:
+    goal = len(play.players) * play.deliveries * play.chance.uniform(0.4, 0.6)
+    while len(play.ledger.ack_s) < goal:  # noqa: ASYNC110 what is counted is not ours to signal
+        await asyncio.sleep(0.02)
+    for _ in range(2000):  # and then at a moment when it matters
+        if post.under_way >= MANY:
+            break
+        await asyncio.sleep(0)
+    under_way = post.under_way
+    await play.stage.kill()
+    play.screen.say(f"SIGKILL: the gateway is gone, with {under_way} requests under way; nobody told the senders")
+    took_s = await play.stage.start()
+    play.figures["back after SIGKILL, database and all"] = f"{took_s:.1f} s"
+    play.screen.say(
+        f"started again, ready after {took_s:.1f} s; PostgreSQL was adopted, senders try again by themselves"
+    )
+
+
+async def _while(*tasks: Awaitable[None]) -> None:
+    """Wait for the last of these; the others failing, or ending, is the end."""
+    *others, last = [asyncio.ensure_future(task) for task in tasks]
+    try:
+        await asyncio.wait({last, *others}, return_when=asyncio.FIRST_COMPLETED)
+        for other in others:
+            if other.done() and (other.exception() or not last.done()):
+                other.result()
+        await last
+    finally:
+        if not last.done():
+            last.cancel()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+__all__ = ["ACTS", "Broken", "Play", "perform"]

@@ -1,0 +1,81 @@
+"""The demo as `make demo` starts it: it ends with a verdict, and whatever happens nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where its temporary folder will be; empty again at the end."""
+    with tempfile.TemporaryDirectory(prefix="ph-", dir="/tmp") as made:
+        yield Path(made)
+
+
+@asynccontextmanager
+async def demo(folder: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A short one, without a terminal and with little in its environment."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-u", "-m", "tests.demo", "--deliveries", "30", *arguments,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(folder)}, stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        async with asyncio.timeout(PATIENCE_S):
+            await process.communicate()
+        process._transport.close()  # type: ignore[attr-defined]  # else its pipes are closed by the collector, with a warning
+
+
+def left_in(folder: Path) -> list[str]:
+    """Files of the demo's, and processes that speak of its folder."""
+    found = [str(path) for path in folder.iterdir()]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+        except OSError:
+            continue  # it has ended
+        if os.fsencode(folder) in command:
+            found.append(command.decode(errors="replace"))
+    return found
+
+
+async def test_it_ends_with_a_verdict(folder: Path) -> None:
+    """Everything as it must be: status 0, the table, and not a process or file behind it."""
+    async with demo(folder, "--seed", "7") as process, asyncio.timeout(PATIENCE_S):
+        out, _ = await process.communicate()
+    said = out.decode()
+    assert process.returncode == 0, said
+    assert "All as it must be (seed 7" in said
+    assert "SIGKILL" in said
+    assert "duplicates dropped" in said
+    assert "WRONG" not in said
+    assert left_in(folder) == []
+
+
+@pytest.mark.parametrize(("moment", "number"), [("posthouse apply", signal.SIGINT), ("SIGKILL: ", signal.SIGTERM)])
+async def test_stopped_at_a_bad_moment_it_leaves_nothing(folder: Path, moment: str, number: signal.Signals) -> None:
+    """Ctrl-C in the middle; a terminate while the gateway is dead and PostgreSQL an orphan."""
+    async with demo(folder) as process, asyncio.timeout(PATIENCE_S):
+        assert process.stdout is not None
+        while moment not in (line := (await process.stdout.readline()).decode()):
+            assert line, "it ended before that"
+        process.send_signal(number)
+        out, _ = await process.communicate()
+    assert process.returncode == 130
+    assert "nothing is left running" in out.decode()
+    assert left_in(folder) == []
