@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from gateway.clock import Clock
@@ -15,6 +16,7 @@ from gateway.stream.upkeep import Upkeep
 from gateway.vault.keyring import Keyring
 
 DEFAULT = "default"
+READERS = 4  # of the pool's ten connections
 
 
 @dataclass(slots=True)
@@ -27,6 +29,9 @@ class Region:
     appender: Appender
     news: Listener  # wakes at every commit to the log
     upkeep: Upkeep
+    # Every commit wakes every reader of the stream. Those that wait here find more to read when their turn comes; let
+    # in at once, fifty took the whole pool and the event loop, and deliveries waited behind them.
+    readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
 
     @classmethod
     def build(cls, name: str, dsn: str, keyring: Keyring, settings: Settings, clock: Clock) -> Region:

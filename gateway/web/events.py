@@ -190,7 +190,7 @@ async def _start(region: Region, after: str | None) -> Cursor:
 
 
 async def _read(region: Region, cursor: Cursor, wanted: Filter, limit: int) -> Page:
-    async with region.database.acquire() as db:
+    async with region.readers, region.database.acquire() as db:
         return await read.read(db, cursor, wanted, limit)
 
 

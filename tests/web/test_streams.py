@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import httpx
 import orjson
 
+from gateway import ids
 from gateway.access import keys
+from gateway.regions import READERS
 from tests.clock import FakeClock
-from tests.stream.making import event, keep
+from tests.stream.making import event, keep, until, waiting_for_a_lock
 from tests.web.conftest import Api
 
 
@@ -45,3 +48,16 @@ async def test_a_stream_ends_when_its_key_expires(api: Api, clock: FakeClock) ->
         clock.move(60)
         [(last, problem)] = (await told(stream))[-1:]
     assert (last, problem["status"]) == ("posthouse.stream.error", 401)
+
+
+async def test_readers_leave_connections_for_deliveries(api: Api) -> None:
+    """However many read, and however long it takes them: a delivery's hook endpoint is looked up beside them."""
+    gateway = api.gateway
+    region = gateway.regions.home
+    async with region.database.transaction() as db:
+        await db.execute("LOCK TABLE gateway.events")
+        reading = [asyncio.create_task(api("GET", "/v1/events")) for _ in range(25)]
+        await until(lambda: waiting_for_a_lock(region.database, READERS))
+        assert await gateway.endpoints.get(region, ids.uuid7(gateway.clock.now())) is None
+    answers = await asyncio.gather(*reading)
+    assert {answer.status_code for answer in answers} <= {200, 503}
