@@ -9,8 +9,6 @@ from itertools import combinations
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from gateway.database import Database
 from gateway.stream.append import append
 from gateway.stream.consumers import partition_of
@@ -78,28 +76,28 @@ async def test_the_same_account_at_another_integration_is_another_account(databa
     assert [one.connections for one in await everything(database)] == [(here,), (there,), ()]
 
 
-@pytest.mark.parametrize("state", ["active", "suspect", "suspended", "reauth_required", "revoked"])
-async def test_a_connection_in_trouble_still_gets_its_deliveries(database: Database, state: str) -> None:
+async def test_a_connection_in_trouble_still_gets_its_deliveries(database: Database) -> None:
     """Trouble is the platform's to know; only a connection that is not yet or no more has none."""
-    account = fresh()
-    connection = await connect(database, state=state, accounts=(account,))
-    await keep(database, event(accounts=(account,)), event(connection=connection))
-    assert [one.connections for one in await everything(database)] == [(connection,)] * 2
+    for state in ("active", "suspect", "suspended", "reauth_required", "revoked"):
+        account = fresh()
+        connection = await connect(database, state=state, accounts=(account,))
+        await keep(database, event(accounts=(account,)), event(connection=connection))
+        assert [one.connections for one in await everything(database)][-2:] == [(connection,)] * 2, state
 
 
-@pytest.mark.parametrize("state", ["pending", "closed"])
-async def test_a_connection_that_is_not_yet_or_no_more_gets_none(database: Database, state: str) -> None:
+async def test_a_connection_that_is_not_yet_or_no_more_gets_none(database: Database) -> None:
     """Neither by account nor by its hook endpoint; but what we say ourselves about its end is its own."""
-    account = fresh()
-    connection = await connect(database, state=state, accounts=(account,))
-    kept = await keep(
-        database,
-        event(accounts=(account,)),
-        event(connection=connection),
-        event(connection=connection, delivery=None, type="posthouse.connection.closed"),
-    )
-    assert [one.matched for one in kept] == [False, False, True]
-    assert [one.connections for one in await everything(database)] == [(), (), (connection,)]
+    for state in ("pending", "closed"):
+        account = fresh()
+        connection = await connect(database, state=state, accounts=(account,))
+        kept = await keep(
+            database,
+            event(accounts=(account,)),
+            event(connection=connection),
+            event(connection=connection, delivery=None, type="posthouse.connection.closed"),
+        )
+        assert [one.matched for one in kept] == [False, False, True], state
+        assert [one.connections for one in await everything(database)][-3:] == [(), (), (connection,)], state
 
 
 async def test_an_endpoint_decides_alone(database: Database) -> None:
@@ -171,9 +169,19 @@ ORDERS = [
 ]  # activation: register, append, commit; delivery: append, commit
 
 
-@pytest.mark.parametrize("turns", ORDERS, ids="".join)
-async def test_every_interleaving_of_activation_and_delivery(database: Database, turns: tuple[str, ...]) -> None:
+async def test_every_interleaving_of_activation_and_delivery(database: Database) -> None:
     """A delivery with a higher number than the activation's event is the connection's; one with a lower is not."""
+    for turns in ORDERS:
+        before = len(await everything(database))
+        connection = await _activation_and_delivery(database, turns)
+        first, second = (await everything(database))[before:]
+        assert {first.data, second.data} == {b"activated", b"delivery"}
+        arrived = first if first.data == b"delivery" else second
+        assert arrived.connections == ((connection,) if arrived is second else ()), turns
+
+
+async def _activation_and_delivery(database: Database, turns: tuple[str, ...]) -> UUID:
+    """Both, in the order of `turns`; the id of the connection that was activated."""
     account, connection = fresh(), fresh()
     a, d = await database.connect(), await database.connect()
     try:
@@ -193,10 +201,7 @@ async def test_every_interleaving_of_activation_and_delivery(database: Database,
     finally:
         await a.close()
         await d.close()
-    first, second = await everything(database)
-    assert {first.data, second.data} == {b"activated", b"delivery"}
-    arrived = first if first.data == b"delivery" else second
-    assert arrived.connections == ((connection,) if arrived is second else ())
+    return connection
 
 
 async def test_activations_and_ends_amid_deliveries(database: Database) -> None:

@@ -248,7 +248,7 @@ def play(template: postgres.Template, examples: int, steps: int) -> None:
 
 def test_a_partition_is_in_one_pair_of_hands(template: postgres.Template) -> None:
     """Leases, commits, kills, resets, clocks in any order."""
-    play(template, examples=20, steps=30)
+    play(template, examples=12, steps=30)
 
 
 @pytest.mark.long

@@ -43,6 +43,8 @@ async def run(*command: str) -> None:
 
 async def dump(dsn: str, into: Path, *options: str) -> None:
     await run(str(installed() / "pg_dump"), "--format=plain", f"--file={into}", *options, f"--dbname={dsn}")
+    # A dump by 18's program sets what 15 does not know; the test may run on either.
+    into.write_text(into.read_text().replace("SET transaction_timeout = 0;\n", ""))
 
 
 async def load(dsn: str, dumped: Path) -> None:
