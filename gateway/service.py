@@ -105,13 +105,17 @@ class Gateway:
 
     async def watch(self) -> None:
         """Figures that somebody must ask for: which dependencies are up, how far behind each consumer is."""
+        states: list[consumers.ConsumerState] = []
         metrics.DEPENDENCY_UP.labels("control").set(await _up(self.control))
         for region in self.regions:
             metrics.DEPENDENCY_UP.labels(f"region:{region.name}").set(await _up(region.database))
             async with region.database.acquire() as db:
-                for state in await consumers.states(db):
-                    metrics.CONSUMER_LAG_EVENTS.labels(state.name).set(state.lag_events)
-                    metrics.CONSUMER_LAG_SECONDS.labels(state.name).set(state.lag_s)
+                states += await consumers.states(db)
+        for gauge in (metrics.CONSUMER_LAG_EVENTS, metrics.CONSUMER_LAG_SECONDS):
+            gauge.clear()  # one that was removed would lag for ever
+        for state in states:
+            metrics.CONSUMER_LAG_EVENTS.labels(state.name).set(state.lag_events)
+            metrics.CONSUMER_LAG_SECONDS.labels(state.name).set(state.lag_s)
 
     async def write_refusals(self) -> None:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""

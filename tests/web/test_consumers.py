@@ -14,7 +14,9 @@ async def keep(api: Api, count: int) -> None:
     """`count` events of our own."""
     now = datetime.now(UTC)
     made = [
-        NewEvent(one, one, 60, "posthouse.test.event", now, None, None, (), False, False, "application/json", None, b"{}")
+        NewEvent(
+            one, one, 60, "posthouse.test.event", now, None, None, (), False, False, "application/json", None, b"{}"
+        )
         for one in (ids.uuid7(now) for _ in range(count))
     ]
     async with api.gateway.regions.home.database.transaction() as db:
@@ -80,3 +82,15 @@ async def test_a_name_that_cannot_be_is_422(api: Api) -> None:
     answer = await api("POST", "/v1/consumers/No%20Such/lease", {"worker": "w"})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["where"] == "path.name"
+
+
+async def test_a_consumer_that_was_removed_lags_no_more(api: Api) -> None:
+    """Else an alert about it would end with the process only."""
+    await lease(api, "gone", "w")
+    await keep(api, 3)
+    told = []
+    for method in ("GET", "DELETE"):
+        assert (await api(method, "/v1/consumers/gone")).is_success
+        await api.gateway.watch()
+        told.append('posthouse_consumer_lag_events{consumer="gone"}' in (await api("GET", "/metrics", key=None)).text)
+    assert told == [True, False]
