@@ -49,7 +49,7 @@ DELIVERIES = Counter(
 )
 REFUSED = Counter(
     "posthouse_refused_total",
-    "Requests to a known integration that were not taken, by reason (`signature`, `stale`, `too_large` …).",
+    "Requests to a known integration that were not taken, by reason (`signature_mismatch`, `timestamp_out_of_range`, `too_large` …).",
     ("provider", "integration", "reason"),
     registry=REGISTRY,
 )
@@ -66,7 +66,7 @@ UNATTRIBUTED = Counter(
 )
 ACK_SECONDS = Histogram(
     "posthouse_ack_seconds",
-    "From the first byte of a delivery's body to the answer that acknowledges it, in seconds.",
+    "From the end of a delivery's headers to the answer that acknowledges it, in seconds.",
     buckets=ACK_BUCKETS,
     registry=REGISTRY,
 )
