@@ -55,11 +55,13 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for events in list(self._open):
-            await events.aclose()
-        session, self._session, self._http_made = self._session, None, None
-        if session is not None and self._given is None:
-            await session.close()
+        try:
+            for events in list(self._open):
+                await events.aclose()
+        finally:
+            session, self._session, self._http_made = self._session, None, None
+            if session is not None and self._given is None:
+                await session.close()
 
     def events(
         self,

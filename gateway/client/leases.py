@@ -112,7 +112,8 @@ class Leases:
 
     async def _to_the_end(self, what: str, body: Mapping[str, Any]) -> Any:
         """Ask, and let the question be answered even if we are cancelled: a lease that overtook our leaving would stay."""
-        task = asyncio.ensure_future(self._http.once("POST", f"{self._path}/{what}", body=body))
+        asking = self._http.once("POST", f"{self._path}/{what}", body=body, timeout_s=self._ttl_s / 2)
+        task = asyncio.ensure_future(asking)
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         self._on_its_way = task
         return await asyncio.shield(task)

@@ -238,6 +238,18 @@ async def test_a_reset_under_way(house: Town) -> None:
         assert texts(await take(events, 5)) == ["0", "1", "2", "3", "4"]
 
 
+async def test_a_reset_while_it_waits(house: Town) -> None:
+    """Nothing is left to commit, so no refusal tells it: the next renewal does."""
+    await house.say("0", "1")
+    async with house.client() as posthouse, worker(house) as events:
+        await take(events, 2)
+        await events.commit()
+        again = asyncio.create_task(take(events, 2))
+        await until(lambda: _leased(house, 64))
+        await posthouse.reset_consumer(NAME, "earliest")
+        assert texts(await again) == ["0", "1"]
+
+
 async def test_a_consumer_that_retention_has_passed_is_told_and_may_go_on(house: Town) -> None:
     """Never silently moved: CursorGone; after a reset it works again."""
     await house.say("a", "b", "c")
