@@ -1,4 +1,7 @@
-"""Sending as providers do: signed afresh for every try, again after a cut connection or a 503, until it is acknowledged."""
+"""Sending as providers do: signed afresh for every try, again after a cut connection or a 503, until it is acknowledged.
+
+GitHub does not try again by itself; here it does, as its "redeliver" button would: under the same delivery id.
+"""
 
 from __future__ import annotations
 
