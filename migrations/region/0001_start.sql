@@ -161,6 +161,9 @@ DECLARE
   before_seq bigint;
   kept_at timestamptz := gateway.now();
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN   -- else 1 and 3 would look at an older snapshot
+    RAISE 'gateway.append needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+  END IF;
   WITH kept AS (
     INSERT INTO gateway.dedupe (key, expires_at)
     SELECT k, kept_at + make_interval(secs => w) FROM unnest(keys, windows_s) AS i(k, w) ORDER BY k

@@ -9,6 +9,9 @@ from itertools import combinations
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+import pytest
+
 from gateway.database import Database
 from gateway.stream.append import append
 from gateway.stream.consumers import partition_of
@@ -202,6 +205,15 @@ async def _activation_and_delivery(database: Database, turns: tuple[str, ...]) -
         await a.close()
         await d.close()
     return connection
+
+
+async def test_a_transaction_with_an_older_snapshot_cannot_append(database: Database) -> None:
+    """It would not see the connections of an activation with a lower number: refused, rather than wrong now and then."""
+    for isolation in ("repeatable_read", "serializable"):
+        with pytest.raises(asyncpg.InvalidTransactionStateError):
+            async with database.transaction(isolation) as db:
+                await append(db, [event()])
+    assert await everything(database) == []
 
 
 async def test_activations_and_ends_amid_deliveries(database: Database) -> None:
