@@ -87,6 +87,8 @@ def identifier(value: Any, longest: int = 200) -> str | None:
 
 def account(kind: str, *parts: Any) -> tuple[str, ...]:
     """`("team:T1",)`, `("user:T1/U2",)`, or `()` where a part is missing."""
+    if len(parts) == 1 and type(parts[0]) is int and abs(parts[0]) < 1 << 63:  # the everyday case, in one step
+        return (f"{kind}:{parts[0]}",)
     names = []
     for part in parts:
         name = identifier(part)

@@ -9,8 +9,10 @@ from uuid import UUID
 
 from gateway.database import Db
 
+# In arrays: one row an event would cost more to read than the rest of the answer.
 APPEND = """
-SELECT event_id, event_seq, matched, extract(epoch FROM waited)::float8 AS waited_s
+SELECT array_agg(event_id) AS ids, array_agg(event_seq) AS seqs, array_agg(matched) AS matched,
+       extract(epoch FROM max(waited))::float8 AS waited_s
   FROM gateway.append($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::uuid[], $7::uuid[],
                       $8::bool[], $9::bool[], $10::text[], $11::text[], $12::bytea[], $13::text[])"""
 
@@ -53,8 +55,14 @@ async def append(db: Db, events: Sequence[NewEvent]) -> list[Kept]:
     Raises: asyncpg errors of classes 22, 23, 54 where a value cannot be stored (NUL in text, say).
     """
     distinct = {event.key: event for event in reversed(events)}  # a key counts once within a batch as well: its first
-    rows = await db.fetch(APPEND, *_columns(events if len(distinct) == len(events) else _in_order(events, distinct)))
-    fresh = {row["event_id"]: Kept(row["event_seq"], False, row["matched"], row["waited_s"]) for row in rows}
+    row = await db.fetchrow(APPEND, *_columns(events if len(distinct) == len(events) else _in_order(events, distinct)))
+    if row is None or row["ids"] is None:
+        return [DUPLICATE] * len(events)
+    waited_s = row["waited_s"]
+    fresh = {
+        event: Kept(seq, False, matched, waited_s)
+        for event, seq, matched in zip(row["ids"], row["seqs"], row["matched"], strict=True)
+    }
     return [fresh.get(event.id, DUPLICATE) for event in events]
 
 
