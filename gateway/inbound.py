@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import ParamSpec, TypeVar
 
 import orjson
 from prometheus_client import Counter
@@ -27,6 +28,9 @@ from gateway.stream.append import Kept, NewEvent
 from gateway.vault.keyring import Keyring
 from providers.contract import Answer, Delivery, Item, Trust, Verified
 from providers.errors import HandshakeRefused, Malformed, SignatureMismatch, UnknownKey
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Above this many bytes hashing and parsing leave the event loop: one large body must not hold up small ones.
 THREAD_BYTES = 256 * 1024
@@ -70,17 +74,19 @@ async def take(gateway: Gateway, arrival: Arrival, now: datetime) -> Answer:
     if provider.challenge is not None and (answer := provider.challenge(delivery, trust)) is not None:
         return replace(answer, headers=(*answer.headers, *SAFE_TEXT))
 
-    if len(delivery.body) > THREAD_BYTES:
-        items = await asyncio.to_thread(_items, arrival, verified)
-    else:
-        items = _items(arrival, verified)
+    events = await run(len(delivery.body), _read, gateway.control_keyring, arrival, verified, now)
     if verified.only is not None:
         count_refused(integration, SignatureMismatch.reason)  # items of the request that did not verify by themselves
-
-    events = _events(gateway.control_keyring, arrival, verified, items, now)
     kept = await arrival.region.appender.keep(events)
     count_kept(integration, kept)
     return Answer(provider.facts.ack_status)
+
+
+async def run(size: int, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """`work`, in a thread where the body it looks at is large."""
+    if size > THREAD_BYTES:
+        return await asyncio.to_thread(work, *args, **named)
+    return work(*args, **named)
 
 
 @lru_cache(maxsize=1024)
@@ -137,20 +143,18 @@ async def _verify(gateway: Gateway, arrival: Arrival, trust: Trust, now: datetim
     if facts.keys_url is not None:
         trust = replace(trust, keys=gateway.published_keys.held(facts))
     try:
-        if len(delivery.body) > THREAD_BYTES:
-            return await asyncio.to_thread(provider.verify, delivery, trust, now)
-        return provider.verify(delivery, trust, now)
+        return await run(len(delivery.body), provider.verify, delivery, trust, now)
     except UnknownKey:
         # The provider may have changed its keys a moment ago; asked again at most once a minute.
         trust = replace(trust, keys=await gateway.published_keys.fetched(facts))
-        return provider.verify(delivery, trust, now)
+    return await run(len(delivery.body), provider.verify, delivery, trust, now)
 
 
-def _items(arrival: Arrival, verified: Verified) -> Sequence[Item]:
+def _read(control_keyring: Keyring, arrival: Arrival, verified: Verified, now: datetime) -> list[NewEvent]:
     items = arrival.integration.provider.items(arrival.delivery, verified)
     if not items:
         raise Malformed("the delivery says nothing")
-    return items
+    return _events(control_keyring, arrival, verified, items, now)
 
 
 def _events(
@@ -173,8 +177,8 @@ def _events(
         "verification": verification,
         "request": request,
     }
-    # A delivery id is unique at its sender: of one integration, or of one hook endpoint with a secret of its own.
-    scope = integration.id.bytes + (endpoint.id.bytes if endpoint is not None and endpoint.secrets else b"")
+    # A delivery id is unique at its sender, and one that sends to several URLs may use it at each of them.
+    scope = integration.id.bytes + (endpoint.id.bytes if endpoint is not None else b"")
 
     events = []
     for index, item in enumerate(items):

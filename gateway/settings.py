@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     max_inflight_bytes: int = Field(
         256 * MIB, ge=1, description="bytes of deliveries in memory per process; 503 beyond"
     )
-    commit_deadline_s: float = Field(1.8, gt=0, description="how long a delivery waits for its commit before 503")
+    commit_deadline_s: float = Field(1.3, gt=0, description="how long a delivery waits for its commit before 503")
     drain_pause_s: float = Field(
         5.0, ge=0, description="after SIGTERM: not ready, but still serving, for the load balancer"
     )

@@ -27,7 +27,7 @@ State = Literal["confirming", "live", "retired"]
 MOST_SECRETS = 5  # a rotation needs two
 TTL_S = 1.0  # of the hot path's memory
 MOST_REMEMBERED = 4096
-LIMIT_S = 1.0  # then the database is away: the provider is told within 2 s
+LIMIT_S = 0.6  # then the database is away: with the deadline of the commit behind it, the provider is told within 2 s
 
 # `state` as it counts now: whoever reads never has to think of confirm_until.
 COLUMNS = """id, integration_id, connection_id, confirm_until, sealed_secrets, created_at, updated_at,

@@ -19,7 +19,7 @@ from gateway import ids, metrics
 from gateway.catalog import Integration
 from gateway.endpoints.store import HookEndpoint
 from gateway.errors import Overloaded, Problem, TooLarge, Unavailable
-from gateway.inbound import Arrival, count_refused, take
+from gateway.inbound import Arrival, count_refused, run, take
 from gateway.service import Gateway
 from providers.contract import Answer, Delivery
 from providers.errors import DuplicateHeader, Refused
@@ -117,7 +117,7 @@ class Hooks:
             headers = _headers(scope["headers"], integration.provider.guarded_headers)
             body = await self._read(headers, receive, held)
         except Refused as refused:
-            return self._refuse(integration, endpoint, refused, scope["headers"], b"")
+            return await self._refuse(integration, endpoint, refused, scope["headers"], b"")
         except TooLarge as problem:
             count_refused(integration, problem.code)
             raise
@@ -129,7 +129,7 @@ class Hooks:
         try:
             return await take(self._gateway, Arrival(integration, endpoint, region, delivery), now)
         except Refused as refused:
-            return self._refuse(integration, endpoint, refused, scope["headers"], body, now)
+            return await self._refuse(integration, endpoint, refused, scope["headers"], body, now)
 
     async def _find(self, raw_path: bytes) -> tuple[Integration, HookEndpoint | None]:
         """The integration and endpoint that `/hooks/…` names. Raises: Unknown, Unavailable."""
@@ -181,7 +181,7 @@ class Hooks:
                 return chunk if not chunks else b"".join((*chunks, chunk))
             chunks.append(chunk)
 
-    def _refuse(
+    async def _refuse(
         self,
         integration: Integration,
         endpoint: HookEndpoint | None,
@@ -200,7 +200,7 @@ class Hooks:
             header_names=sorted({name.decode("latin-1") for name, _ in headers})[:MAX_HEADERS],
             skew_s=refused.skew_s,
             size=len(body),
-            digest=hashlib.sha256(body).digest(),
+            digest=(await run(len(body), hashlib.sha256, body)).digest(),
             at=now or self._gateway.clock.now(),
         )
         allow = (("allow", ", ".join(sorted(METHODS))),) if status == 405 else ()
