@@ -36,8 +36,12 @@ _FILL = b"*"  # stands for itself in JSON, in forms and in text
 def elements(body: bytes, path: Sequence[str] = (), *, most: int = MAX_ELEMENTS) -> list[bytes]:
     """The elements of the array at `path` (keys, outermost first; () is the body itself), as slices of `body`.
 
-    Raises: Malformed, broken JSON, nothing or no array at `path`, more than `most` elements.
+    Raises: Malformed, broken JSON or not UTF-8, nothing or no array at `path`, more than `most` elements.
     """
+    try:
+        body.decode("utf-8")  # else a body that is no JSON would pass, as long as its elements are
+    except UnicodeDecodeError:
+        raise Malformed("not UTF-8") from None
     text = body.decode("latin-1")
     found = _spans(text, path)
     if not found:

@@ -174,3 +174,10 @@ def test_json_in_a_form_that_is_none_is_malformed() -> None:
     """Nothing is stored unblanked because it could not be read."""
     with pytest.raises(Malformed):
         blank_in_field(b"payload=%7B%22token", "payload", "token")
+
+
+def test_a_body_that_is_not_utf_8_has_no_elements() -> None:
+    """Wherever the odd byte stands: beside the array, where slicing would pass over it, as well as in it."""
+    for body in (b'{"x":"\xff","value":[{"a":1}]}', b'{"value":[{"a":"\xed\xa0\xbd"}]}'):
+        with pytest.raises(Malformed, match="UTF-8"):
+            elements(body, ("value",))
