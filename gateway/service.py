@@ -10,7 +10,7 @@ from gateway import metrics
 from gateway.catalog import Catalog
 from gateway.clock import Clock, SystemClock
 from gateway.database import AWAY, Database
-from gateway.endpoints.store import EndpointCache
+from gateway.endpoints.cache import EndpointCache
 from gateway.errors import SetupError, Unavailable
 from gateway.loop import every
 from gateway.published_keys import PublishedKeys

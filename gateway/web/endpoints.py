@@ -14,7 +14,7 @@ from gateway import ids
 from gateway.catalog import Integration
 from gateway.clock import random_bytes
 from gateway.endpoints import store
-from gateway.endpoints.store import HookEndpoint, Vault
+from gateway.endpoints.store import Description, Vault
 from gateway.errors import Conflict, NotFound
 from gateway.integrations.wanted import secret_fault
 from gateway.regions import Region
@@ -129,11 +129,10 @@ async def list_all(gateway: Gateway, call: Call[None, EndpointQuery]) -> Page[En
         integration_id = integration.id
     connection_id = None if asked.connection is None else ids.parse(ids.CONNECTION, asked.connection)
 
-    async def read(region: Region, after: UUID | None, limit: int) -> Sequence[HookEndpoint]:
+    async def read(region: Region, after: UUID | None, limit: int) -> Sequence[Description]:
         return await store.page(
-            region.database, Vault(region.name, region.keyring),
-            after=after, limit=limit, integration_id=integration_id, connection_id=connection_id,
-        )  # fmt: skip
+            region.database, after=after, limit=limit, integration_id=integration_id, connection_id=connection_id
+        )
 
     found, further = await paging.across(gateway, asked, "endpoints", read, lambda endpoint: endpoint.id)
     return Page(items=[Endpoint(**_fields(gateway, endpoint)) for endpoint in found], next_cursor=further)
@@ -142,7 +141,7 @@ async def list_all(gateway: Gateway, call: Call[None, EndpointQuery]) -> Page[En
 async def change(gateway: Gateway, call: Call[EndpointChanges, NoQuery]) -> Endpoint:
     """Make it live, or retire it: it is 404 to the provider from then on (in other processes within a second)."""
     region, found = await _locate(gateway, call)
-    changed = await store.set_state(region.database, Vault(region.name, region.keyring), found.id, call.body.state)
+    changed = await store.set_state(region.database, found.id, call.body.state)
     gateway.endpoints.forget(region.name, found.id)
     return Endpoint(**_fields(gateway, changed))
 
@@ -172,7 +171,7 @@ async def drop_secrets(gateway: Gateway, call: Call[None, KeepQuery]) -> Endpoin
     """Drop the oldest secrets, all but the newest `keep`: what is still signed with them is refused from then on."""
     region, found = await _locate(gateway, call)
     async with region.database.transaction() as tx:
-        changed = await store.keep_secrets(tx, Vault(region.name, region.keyring), found.id, call.query.keep)
+        changed = await store.keep_secrets(tx, found.id, call.query.keep)
     gateway.endpoints.forget(region.name, found.id)
     return Endpoint(**_fields(gateway, changed))
 
@@ -214,16 +213,16 @@ async def _connection(gateway: Gateway, shown: str | None, integration: Integrat
     return connection.id
 
 
-async def _locate(gateway: Gateway, call: Call[Any, Any]) -> tuple[Region, HookEndpoint]:
+async def _locate(gateway: Gateway, call: Call[Any, Any]) -> tuple[Region, Description]:
     endpoint_id = call.id("endpoint_id", ids.ENDPOINT)
     for region in gateway.regions:
-        found = await store.find(region.database, Vault(region.name, region.keyring), endpoint_id)
+        found = await store.find(region.database, endpoint_id)
         if found is not None:
             return region, found
     raise NotFound("There is no such endpoint.")
 
 
-def _fields(gateway: Gateway, endpoint: HookEndpoint) -> dict[str, object]:
+def _fields(gateway: Gateway, endpoint: Description) -> dict[str, object]:
     integration = gateway.catalog.integration_by_id(endpoint.integration_id)
     shown = ids.show(ids.ENDPOINT, endpoint.id)
     name = "gone" if integration is None else integration.name
@@ -234,7 +233,7 @@ def _fields(gateway: Gateway, endpoint: HookEndpoint) -> dict[str, object]:
         "connection": None if endpoint.connection_id is None else ids.show(ids.CONNECTION, endpoint.connection_id),
         "state": endpoint.state,
         "confirm_until": endpoint.confirm_until,
-        "secret_count": len(endpoint.secrets),
+        "secret_count": endpoint.secret_count,
         "created_at": endpoint.created_at,
         "updated_at": endpoint.updated_at,
     }

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from gateway import ids
-from gateway.endpoints.store import EndpointCache, Vault
+from gateway.endpoints.cache import EndpointCache
+from gateway.endpoints.store import OPENABLE, Vault, create
+from gateway.errors import Conflict, Unavailable
 from gateway.vault.keyring import SealBroken
 from tests.clock import FakeClock
+from tests.flows import raw
+from tests.flows.house import opened
+from tests.signers import SIGNERS
 from tests.web.conftest import Api, problem
 
-GITHUB = {"name": "gh", "provider": "github", "signing_secrets": ["a-long-enough-secret"]}
+GITHUB_SECRET = "a-long-enough-secret"
+GITHUB = {"name": "gh", "provider": "github", "signing_secrets": [GITHUB_SECRET]}
 HOOKS = {"name": "std", "provider": "standard-webhooks"}
 
 
@@ -69,9 +76,70 @@ async def test_secrets_are_bound_to_their_endpoint(ready: Api) -> None:
     move = """UPDATE gateway.hook_endpoints SET sealed_secrets =
                 (SELECT sealed_secrets FROM gateway.hook_endpoints WHERE id = $1) WHERE id = $2"""
     await region.database.execute(move, _uuid(one["id"]), _uuid(two["id"]))
-    row = await region.database.fetchrow("SELECT * FROM gateway.hook_endpoints WHERE id = $1", _uuid(two["id"]))
+    row = await region.database.fetchrow(OPENABLE, _uuid(two["id"]))
     with pytest.raises(SealBroken):
         Vault(region.name, region.keyring).opened(row)
+
+
+async def _break(api: Api, made: Any) -> None:
+    """As when the key of its newest secret is gone."""
+    flip = "UPDATE gateway.hook_endpoints SET sealed_secrets[1] = '\\x00' WHERE id = $1"
+    await api.gateway.regions.home.database.execute(flip, _uuid(made["id"]))
+    api.gateway.endpoints.forget("default", _uuid(made["id"]))
+
+
+async def test_an_endpoint_whose_secret_does_not_open_is_shown_and_removed(ready: Api) -> None:
+    """Whoever manages endpoints needs no secret opened: one broken row hides neither itself nor the others."""
+    broken, well = await _make(ready, integration="std"), await _make(ready, integration="std")
+    await _break(ready, broken)
+    path = f"/v1/endpoints/{broken['id']}"
+    listed = await ready("GET", "/v1/endpoints")
+    assert [(one["id"], one["secret_count"]) for one in listed.json()["items"]] == sorted(
+        [(broken["id"], 1), (well["id"], 1)]
+    )
+    assert (await ready("GET", path)).json()["secret_count"] == 1
+    assert (await ready("PATCH", path, {"state": "retired"})).json()["state"] == "retired"
+    assert (await ready("DELETE", path)).status_code == 204
+    problem(await ready("GET", path), 404, "not_found")
+
+
+async def test_deliveries_to_a_broken_endpoint_wait_at_the_provider(ready: Api, lines: io.BytesIO) -> None:
+    """503, each time, although the integration holds a secret; said once in the log; a new secret in front mends it."""
+    made = await _make(ready, integration="gh", secret="the-first-secret")
+    await _break(ready, made)
+    region, cache, id = ready.gateway.regions.home, ready.gateway.endpoints, _uuid(made["id"])
+    async with opened(ready.gateway) as house:
+        body = b"{}"
+        signed = SIGNERS["github"].headers(body, GITHUB_SECRET.encode(), ready.gateway.clock.now(),
+                                           delivery_id="1", url="")  # fmt: skip
+        for _ in range(3):  # asked anew, remembered, asked anew
+            answer = await house.ask(raw.request(f"/hooks/gh/{made['id']}", signed, body))
+            assert (answer.status, answer.header("retry-after")) == (503, "60")
+            cache._known[(region.name, id)] = (float("-inf"), cache._known[(region.name, id)][1])
+        assert await house.kept() == []
+    said = [line for line in lines.getvalue().splitlines() if b"endpoint.unusable" in line]
+    assert len(said) == 1
+    assert made["id"].encode() in said[0]
+    path = f"/v1/endpoints/{made['id']}/secrets"
+    assert (await ready("POST", path, {"secret": "the-second-secret"})).json()["secret_count"] == 2
+    with pytest.raises(Unavailable):
+        await cache.get(region, id)
+    assert (await ready("DELETE", path, params={"keep": 1})).json()["secret_count"] == 1
+    found = await cache.get(region, id)
+    assert found is not None
+    assert found.secrets == (b"the-second-secret",)
+
+
+async def test_a_call_that_comes_again_does_not_open_what_is_broken(ready: Api) -> None:
+    """A lost attempt made the endpoint, then its secret broke: a conflict that says what to do, not a fault of ours."""
+    made = await _make(ready, integration="std")
+    await _break(ready, made)
+    region, id = ready.gateway.regions.home, _uuid(made["id"])
+    with pytest.raises(Conflict, match="does not open"):
+        await create(
+            region.database, Vault(region.name, region.keyring), id, integration_id=UUID(int=1), connection_id=None,
+            state="live", confirm_ttl_s=1, secrets=(),
+        )  # fmt: skip
 
 
 async def test_rotation_keeps_the_old_secret_until_it_is_dropped(ready: Api) -> None:
