@@ -46,7 +46,9 @@ def _faults(
     integration: Stored, provider: Provider | None, sealed: list[secrets.SealedSecret], keys: Keyring | None
 ) -> list[str]:
     if provider is None:
-        return [f"this version knows no provider {integration.provider}: deliveries are answered 503; use the version that does"]
+        return [
+            f"this version knows no provider {integration.provider}: deliveries are answered 503; use the version that does"
+        ]
     faults = []
     try:
         checked(
