@@ -87,10 +87,10 @@ class Connection:
         """Wait until the socket has taken what was sent (all but a buffer's worth)."""
         await self._writer.drain()
 
-    async def answer(self, *, head: bool = False) -> Answer:
+    async def answer(self, *, head: bool = False, within_s: float = PATIENCE_S) -> Answer:
         """The next answer.    Raises: NoAnswer."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(within_s):
                 while (found := await self._answer(head)).status < 200:
                     pass
                 return found
