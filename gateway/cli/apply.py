@@ -22,11 +22,14 @@ def apply(
     async def run() -> None:
         from gateway.cli.opened import opened
         from gateway.clock import SystemClock
+        from gateway.endpoints import store as endpoints
 
         async with opened() as it:
             async with it.control.transaction() as tx:
                 now = SystemClock().now()
                 plan = await declare.apply(tx, wanted, it.keyring, now, prune=prune, dry_run=dry_run)
+                if plan.gone:
+                    await endpoints.retire_all(it.region, plan.gone)
             for change in plan.changes:
                 print(change.line())
             if dry_run and not plan.empty:

@@ -160,14 +160,19 @@ def drop_secrets(
 
 @app.command("remove")
 def remove(name: str = NAME) -> None:
-    """Remove an integration and its secrets; its deliveries are 404 within a second."""
+    """Remove an integration, its secrets and those of its hook endpoints; its deliveries are 404 within a second.
+
+    Connections of it stay as they are.
+    """
 
     async def run() -> None:
         from gateway.cli.opened import opened
+        from gateway.endpoints import store as endpoints
         from gateway.integrations import store
 
         async with opened() as it, it.control.transaction() as tx:
-            await store.delete(tx, name, by="api")
+            gone = await store.delete(tx, name, by="api")
+            await endpoints.retire_all(it.region, [gone.id])
         print(f"removed {name}")
 
     asyncio.run(run())

@@ -213,3 +213,17 @@ RETIRE_OF = """UPDATE gateway.hook_endpoints SET state = 'retired', confirm_unti
 async def retire_of(tx: Db, connection_id: UUID) -> None:
     """Retire every endpoint of a connection: it ends."""
     await tx.execute(RETIRE_OF, connection_id)
+
+
+RETIRE_ALL = """UPDATE gateway.hook_endpoints
+                   SET state = 'retired', confirm_until = NULL, sealed_secrets = '{}', updated_at = gateway.now()
+                 WHERE integration_id = ANY ($1::uuid[]) AND (state <> 'retired' OR sealed_secrets <> '{}')"""
+
+
+async def retire_all(tx: Db, integrations: Sequence[UUID]) -> None:
+    """Retire every endpoint of integrations that are removed, and forget their secrets.
+
+    Committed here before control commits the removal, as no transaction spans both: a crash in between leaves an
+    integration whose endpoints answer 404, and removing it again goes on from there.
+    """
+    await tx.execute(RETIRE_ALL, list(integrations))

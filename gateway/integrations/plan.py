@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
 from gateway.database import Db
 from gateway.errors import Conflict
@@ -46,6 +47,7 @@ class Plan:
     """What an apply did, or would do."""
 
     changes: tuple[Change, ...]
+    gone: tuple[UUID, ...] = ()  # removed by this apply: their hook endpoints are the caller's to retire
 
     def of(self, action: Action) -> list[Change]:
         return [change for change in self.changes if change.action == action]
@@ -67,7 +69,7 @@ async def apply(
         await store.lock(tx)
     there = {row.name: row for row in await store.all_rows(tx)}
     sealed = await secrets.all_secrets(tx)
-    changes = []
+    changes, removed = [], []
     for wanted in sorted(declared, key=lambda one: one.name):
         current = there.pop(wanted.name, None)
         change = _created(wanted) if current is None else _compared(keyring, current, sealed, wanted)
@@ -79,8 +81,8 @@ async def apply(
             continue
         changes.append(Change(gone.name, gone.provider, "removed" if prune else "left"))
         if prune and not dry_run:
-            await store.delete(tx, gone.id, by="file")
-    return Plan(tuple(changes))
+            removed.append((await store.delete(tx, gone.id, by="file")).id)
+    return Plan(tuple(changes), tuple(removed))
 
 
 def _created(wanted: Wanted) -> Change:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, StringConstraints
 
 from gateway import ids
+from gateway.endpoints import store as endpoints
 from gateway.errors import Conflict, Invalid, NotFound
 from gateway.integrations import secrets, store
 from gateway.integrations.wanted import PURPOSES, Purpose, Wanted, checked, secret_fault, signing_purpose
@@ -139,9 +140,14 @@ async def change(gateway: Gateway, call: Call[IntegrationChanges, NoQuery]) -> I
 
 
 async def delete(gateway: Gateway, call: Call[None, NoQuery]) -> None:
-    """Remove it with its secrets: its deliveries are answered 404 from then on."""
+    """Remove it with its secrets: its deliveries are answered 404 from then on.
+
+    Its hook endpoints are retired and their secrets forgotten. Its connections stay as they are, with their events.
+    """
     async with gateway.control.transaction() as tx:
-        await store.delete(tx, call.path["integration"], by="api")
+        gone = await store.delete(tx, call.path["integration"], by="api")
+        for region in gateway.regions:
+            await endpoints.retire_all(region.database, [gone.id])
     await gateway.catalog.refresh()
 
 

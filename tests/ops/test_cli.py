@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from gateway.cli import run
@@ -84,6 +86,37 @@ def test_a_secret_rotates_without_standing_on_a_command_line(shell: Shell) -> No
     assert "has 2 signing_secrets" in shell.ok("integrations", "add-secret", "hub", stdin=second + "\n")
     assert "1 removed" in shell.ok("integrations", "drop-secrets", "hub")
     assert "removed hub" in shell.ok("integrations", "remove", "hub")
+
+
+MADE = """INSERT INTO gateway.hook_endpoints (id, integration_id, state, sealed_secrets, created_at, updated_at)
+          VALUES (gen_random_uuid(), $1, 'live', '{x}', now(), now())"""
+
+
+def test_endpoints_end_with_their_integration(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removed by name or pruned: no hook endpoint stays live, no secret of one stays sealed."""
+
+    async def ask(sql: str, *arguments: str) -> list[tuple[object, ...]]:
+        db = await asyncpg.connect(os.environ["POSTHOUSE_DATABASE_URL"])
+        try:
+            return [tuple(row) for row in await db.fetch(sql, *arguments)]
+        finally:
+            await db.close()
+
+    monkeypatch.setenv("HUB", SECRET)
+    Path("posthouse.toml").write_text('[integrations.hub]\nprovider = "github"\nsigning_secrets = [{env = "HUB"}]\n')
+    shell.ok("apply")
+    shell.ok("integrations", "add", "lab", "--provider", "github", "--env", "HUB")
+    for name in ("hub", "lab"):
+        asyncio.run(ask(MADE, json.loads(shell.ok("integrations", "show", name))["id"]))
+    Path("posthouse.toml").write_text("")
+    states = "SELECT state, cardinality(sealed_secrets) FROM gateway.hook_endpoints ORDER BY 1 DESC"
+    shell.ok("apply")
+    shell.ok("apply", "--prune", "--dry-run")
+    assert asyncio.run(ask(states)) == [("live", 1)] * 2
+    shell.ok("apply", "--prune")
+    assert asyncio.run(ask(states)) == [("retired", 0), ("live", 1)]
+    shell.ok("integrations", "remove", "lab")
+    assert asyncio.run(ask(states)) == [("retired", 0)] * 2
 
 
 def test_keys_are_shown_once_and_listed_by_their_beginning(shell: Shell) -> None:

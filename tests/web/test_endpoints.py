@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from gateway import ids
+from gateway.database import Database
 from gateway.endpoints.cache import EndpointCache
 from gateway.endpoints.store import OPENABLE, Vault, create
 from gateway.errors import Conflict, Unavailable
@@ -18,6 +19,7 @@ from tests.flows import raw
 from tests.flows.house import opened
 from tests.signers import SIGNERS
 from tests.web.conftest import Api, problem
+from tests.wire import Wire
 
 GITHUB_SECRET = "a-long-enough-secret"
 GITHUB = {"name": "gh", "provider": "github", "signing_secrets": [GITHUB_SECRET]}
@@ -128,6 +130,50 @@ async def test_deliveries_to_a_broken_endpoint_wait_at_the_provider(ready: Api, 
     found = await cache.get(region, id)
     assert found is not None
     assert found.secrets == (b"the-second-secret",)
+
+
+async def test_endpoints_end_with_their_integration(ready: Api) -> None:
+    """Retired, their secrets forgotten; those of others, and the connections, stay as they are."""
+    await ready("PUT", "/v1/tenants/acme", {})
+    connection = (await ready("POST", "/v1/connections", {"tenant": "acme", "integration": "std"})).json()["id"]
+    live = await _make(ready, integration="std", connection=connection)
+    awaited = await _make(ready, integration="std", state="confirming")
+    other = await _make(ready, integration="gh", secret="the-first-secret")
+    assert (await ready("DELETE", "/v1/integrations/std")).status_code == 204
+    for made in (live, awaited):
+        shown = (await ready("GET", f"/v1/endpoints/{made['id']}")).json()
+        assert (shown["state"], shown["secret_count"], shown["integration"]) == ("retired", 0, None)
+        problem(await ready("PATCH", f"/v1/endpoints/{made['id']}", {"state": "live"}), 409, "conflict")
+    shown = (await ready("GET", f"/v1/endpoints/{other['id']}")).json()
+    assert (shown["state"], shown["secret_count"]) == ("live", 1)
+    assert (await ready("GET", f"/v1/connections/{connection}")).json()["state"] == "active"
+
+
+async def test_an_integration_whose_region_is_away_is_not_removed(ready: Api, dsn: str) -> None:
+    """Else its endpoints would keep their secrets with nobody left who removes them: 503, and the next call does it."""
+    made = await _make(ready, integration="std")
+    region = ready.gateway.regions.home
+    line = Wire(dsn)
+    await line.mend()
+    there, region.database = region.database, Database(line.dsn)
+    await region.database.open()
+    await line.cut()
+    try:
+        problem(await ready("DELETE", "/v1/integrations/std"), 503, "unavailable")
+    finally:
+        await region.database.close()
+        region.database = there
+    assert (await ready("GET", "/v1/integrations/std")).status_code == 200
+    assert (await ready("GET", f"/v1/endpoints/{made['id']}")).json()["state"] == "live"
+    assert (await ready("DELETE", "/v1/integrations/std")).status_code == 204
+
+
+async def test_an_integration_that_is_not_ours_to_remove_keeps_its_endpoints(ready: Api) -> None:
+    """The refusal comes before anything is retired."""
+    made = await _make(ready, integration="std")
+    await ready.gateway.control.execute("UPDATE control.integrations SET declared_by = 'file' WHERE name = 'std'")
+    problem(await ready("DELETE", "/v1/integrations/std"), 409, "conflict")
+    assert (await ready("GET", f"/v1/endpoints/{made['id']}")).json()["state"] == "live"
 
 
 async def test_a_call_that_comes_again_does_not_open_what_is_broken(ready: Api) -> None:
