@@ -104,11 +104,13 @@ CREATE TABLE gateway.dedupe (
   expires_at timestamptz NOT NULL
 );
 
--- Days are made by CREATE then ATTACH: CREATE … PARTITION OF would wait behind every writer.
+-- Days are made by CREATE then ATTACH: CREATE … PARTITION OF would wait behind every writer. From yesterday on: a clock
+-- that steps back over midnight must not leave a log that was made today without a place for what comes then.
 CREATE FUNCTION gateway.make_partitions(days_ahead integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
-  day date := (gateway.now() AT TIME ZONE 'UTC')::date;
-  last date := day + days_ahead;
+  today date := (gateway.now() AT TIME ZONE 'UTC')::date;
+  day date := today - 1;
+  last date := today + days_ahead;
   name text;
   made integer := 0;
 BEGIN

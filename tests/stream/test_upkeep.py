@@ -40,6 +40,13 @@ async def pass_days(database: Database, count: int) -> None:
         await shift(db, count * DAY)
 
 
+async def keep_on_the_first_day(database: Database, data: bytes) -> None:
+    """An event on the oldest day there is, yesterday: that one is taken first."""
+    await pass_days(database, -1)
+    await keep(database, event(data))
+    await pass_days(database, 1)
+
+
 async def a_week(database: Database, upkeep: Upkeep, count: int) -> None:
     """An event a day, `d0` first; upkeep runs each day."""
     for number in range(count):
@@ -61,6 +68,14 @@ async def test_days_are_made_ahead_and_dropped_behind(database: Database, upkeep
         assert await upkeep.days_ahead(db) < 1  # an alert
     loose = await database.fetchval("SELECT count(*) FROM pg_class WHERE relname LIKE 'events_2%' AND relkind = 'r'")
     assert loose == KEEP_DAYS + 1 + AHEAD_DAYS
+
+
+async def test_a_clock_that_steps_back_over_midnight_finds_its_day(database: Database) -> None:
+    """On the first day of a log too, when no upkeep has run: an event of yesterday, by the corrected clock, is kept."""
+    await keep(database, event(b"before the step"))
+    await pass_days(database, -1)
+    await keep(database, event(b"after it"))
+    assert [one.data for one in await everything(database)] == [b"before the step", b"after it"]
 
 
 async def test_a_reader_behind_the_edge_is_told_and_goes_on(database: Database, upkeep: Upkeep) -> None:
@@ -154,7 +169,7 @@ class LongReader:
 
 async def test_dropping_a_day_waits_for_old_readers_and_stops_nobody(database: Database, upkeep: Upkeep) -> None:
     """While DETACH CONCURRENTLY waits for a long reader, events are kept and read; then the day goes."""
-    await keep(database, event(b"old"))
+    await keep_on_the_first_day(database, b"old")
     await pass_days(database, 10)
     await database.execute("SELECT gateway.make_partitions(7)")
     await keep(database, event(b"new"))
@@ -181,7 +196,7 @@ async def cut_short(database: Database, dropping: asyncio.Task[Any]) -> None:
 
 async def test_a_detach_that_was_cut_short_is_finished_by_the_next_run(database: Database, upkeep: Upkeep) -> None:
     """Cancelled half-way the day is neither here nor gone; the next run finalizes and drops it, once nobody reads."""
-    await keep(database, event(b"old"))
+    await keep_on_the_first_day(database, b"old")
     oldest = (await days(database))[0]
     await pass_days(database, 10)
     async with LongReader(database):
