@@ -113,8 +113,8 @@ async def at_time(db: Db, when: datetime) -> Cursor:
     return await _end(db, log) if first is None else _at(log, await db.fetchrow(BEFORE, first))
 
 
-async def read(db: Db, after: Cursor, wanted: Filter, limit: int) -> Page:
-    """Up to `limit` wanted events after `after`.
+async def read(db: Db, after: Cursor, wanted: Filter, limit: int, most_bytes: int = MAX_BYTES) -> Page:
+    """Up to `limit` wanted events after `after`, with at most `most_bytes` of data unless one alone is larger.
 
     Raises: CursorGone, with `earliest` as the way on: the cursor is of another epoch, behind what retention has
     dropped, beyond the end of the log, or another event stands there now.
@@ -125,7 +125,7 @@ async def read(db: Db, after: Cursor, wanted: Filter, limit: int) -> Page:
     rows = await db.fetch(
         READ, after.seq, stretch, None if wanted.types is None else list(wanted.types), patterns, wanted.integration,
         wanted.tenant, wanted.connection, None if wanted.partitions is None else list(wanted.partitions),
-        limit, MAX_BYTES,
+        limit, most_bytes,
     )  # fmt: skip
     log = await look(db)  # after the rows: what retention dropped in between would be missing among them
     check_log(after, log, rows[0]["stood_on"])

@@ -25,6 +25,7 @@ MOST_WAIT_S = 25.0
 KEEP_ALIVE_S = 15.0  # a comment when nothing happens, so that proxies and clients know that the line lives
 AWAY_S = 20.0  # a stream outlives this much absence of the database
 STREAM_PAGE = 256
+STREAM_BYTES = 1024 * 1024  # a client that reads slowly keeps a page in our memory, and there may be many of them
 
 Partition = Annotated[int, Field(ge=0, le=63)]
 
@@ -90,7 +91,7 @@ async def list_events(gateway: Gateway, call: Call[None, WantedPage]) -> Respons
     try:
         while True:
             news.clear()  # before reading: what is committed from here on sets it again
-            page = await _read(region, cursor, wanted, call.query.limit)
+            page = await _read(region, cursor, wanted, call.query.limit, read.MAX_BYTES)
             left_s = deadline - gateway.clock.monotonic()
             if page.events or left_s <= 0 or gateway.draining.is_set():
                 return Response(_page(gateway, page, wanted), media_type="application/json")
@@ -109,7 +110,9 @@ async def stream_events(gateway: Gateway, call: Call[None, Wanted]) -> Response:
     assert call.key is not None, "the route asks for a key"
     region, wanted = gateway.regions.home, await _filter(gateway, call.query)
     cursor = await _start(region, call.headers.get("last-event-id") or call.query.after)
-    await _read(region, cursor, wanted, 1)  # a cursor that is gone is told in the status, not inside the stream
+    await _read(
+        region, cursor, wanted, 1, STREAM_BYTES
+    )  # a cursor that is gone is told in the status, not inside the stream
     return StreamingResponse(
         _frames(gateway, region, cursor, wanted, call.key),
         media_type="text/event-stream",
@@ -133,7 +136,7 @@ async def _frames(
             if not gateway.catalog.opens(key, gateway.clock.now()):
                 raise Unauthenticated("The API key of this stream was revoked or has expired.")
             try:
-                page = await _read(region, cursor, wanted, STREAM_PAGE)
+                page = await _read(region, cursor, wanted, STREAM_PAGE, STREAM_BYTES)
                 well = now()
             except Unavailable:
                 if now() - well > AWAY_S:
@@ -189,9 +192,9 @@ async def _start(region: Region, after: str | None) -> Cursor:
     return parse(after)
 
 
-async def _read(region: Region, cursor: Cursor, wanted: Filter, limit: int) -> Page:
+async def _read(region: Region, cursor: Cursor, wanted: Filter, limit: int, most_bytes: int) -> Page:
     async with region.readers, region.database.acquire() as db:
-        return await read.read(db, cursor, wanted, limit)
+        return await read.read(db, cursor, wanted, limit, most_bytes)
 
 
 def _entry(gateway: Gateway, event: read.Event, cursor: Cursor, wanted: Filter) -> bytes:

@@ -126,6 +126,20 @@ async def test_a_page_ends_by_its_bytes(database: Database) -> None:
         assert [3, 3] in got
 
 
+async def test_a_page_ends_by_the_bytes_that_its_reader_wants(database: Database) -> None:
+    """Who keeps many pages in memory asks for small ones; an event that is larger comes alone."""
+    sizes = [300, 300, 300, 300, 2000, 0, 1024, 1]
+    await keep(database, *(event(bytes(size << 10)) for size in sizes))
+    got = []
+    async with database.acquire() as db:
+        cursor, at_end = await earliest(db), False
+        while not at_end:
+            page = await read(db, cursor, Filter(), 100, 1 << 20)
+            got.append([len(one.data) >> 10 for one in page.events])
+            cursor, at_end = page.next, page.at_end
+    assert got == [[300, 300, 300], [300], [2000], [0, 1024], [1]]
+
+
 async def test_limits_and_the_end(database: Database) -> None:
     """Never more than asked for, nor than 1,000; `at_end` is said when there was nothing more, and only then."""
     await keep(database, *(event(b"%d" % n) for n in range(MAX_EVENTS + 20)))

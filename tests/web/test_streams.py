@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from datetime import timedelta
 
 import httpx
@@ -11,6 +12,8 @@ import orjson
 from gateway import ids
 from gateway.access import keys
 from gateway.regions import READERS
+from gateway.stream.read import Event, Filter, earliest
+from gateway.web import events
 from tests.clock import FakeClock
 from tests.stream.making import event, keep, until, waiting_for_a_lock
 from tests.web.conftest import Api
@@ -35,6 +38,29 @@ async def test_a_stream_ends_with_its_key(api: Api) -> None:
         [(last, problem)] = (await told(stream))[-1:]
     assert (last, problem["status"]) == ("posthouse.stream.error", 401)
     assert "kept after that" not in str(problem)
+
+
+async def test_a_client_that_does_not_read_keeps_little_in_memory(api: Api) -> None:
+    """Of many large events 1 MiB at a time; all of them come, in their order."""
+    region = api.gateway.regions.home
+    sent = [event(b"%02d" % number + bytes(400_000)) for number in range(20)]
+    await keep(region.database, *sent)
+    async with region.database.acquire() as db:
+        start = await earliest(db)
+    key = api.gateway.catalog.api_key(api.admin, api.gateway.clock.now())
+    assert key is not None
+    frames = events._frames(api.gateway, region, start, Filter(), key)
+    came = []
+    async for frame in frames:
+        if b"\ndata: " not in frame:
+            continue
+        held = sum(len(one.data) for one in gc.get_objects() if isinstance(one, Event))
+        assert 0 < held <= 1024 * 1024
+        came.append(orjson.loads(frame.partition(b"\ndata: ")[2])["event"]["id"])
+        if len(came) == len(sent):
+            break
+    await frames.aclose()  # type: ignore[attr-defined]  # a generator, typed as what it is iterated by
+    assert [id[-32:] for id in came] == [one.id.hex for one in sent]
 
 
 async def test_a_stream_ends_when_its_key_expires(api: Api, clock: FakeClock) -> None:
