@@ -64,7 +64,7 @@ class Gateway:
         for region in self.regions:
             await region.open()
             await settle(region.database)
-            await region.upkeep.run_once()
+            await region.upkeep.ready()
         await self.catalog.open()
         self._loops = [
             asyncio.create_task(every(WATCH_EVERY_S, self.watch, name="watch")),

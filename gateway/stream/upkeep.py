@@ -21,6 +21,7 @@ SWEEP_CHUNK = 200  # pages in one statement: short transactions
 # Somebody reads for hours (a dump), or a cancel: the days stay until the next run, which goes on where this one ended.
 IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError)
 
+MAKE_DAYS = "SELECT gateway.make_partitions($1)"
 DAYS = """SELECT c.relname AS name, i.inhdetachpending AS pending
             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
            WHERE i.inhparent = 'gateway.events'::regclass ORDER BY c.relname"""
@@ -46,13 +47,19 @@ class Upkeep:
     def __init__(self, database: Database, retention_days: int, sweep_pages: int = SWEEP_PAGES) -> None:
         self._database, self._retention_days, self._sweep_pages = database, retention_days, sweep_pages
 
+    async def ready(self) -> None:
+        """Make days ahead, so that a process which starts can keep deliveries at once; the rest may take its time."""
+        async with self._database.acquire() as db:
+            await db.execute(MAKE_DAYS, AHEAD_DAYS)
+            metrics.PARTITIONS_AHEAD_DAYS.set(await self.days_ahead(db))
+
     async def run_once(self) -> None:
         """Make days ahead, drop those past retention, sweep a stretch of dedupe keys."""
         async with self._database.acquire() as db:
             if not await db.fetchval("SELECT pg_try_advisory_lock(hashtext('posthouse.upkeep'))"):
                 return
             try:
-                await db.execute("SELECT gateway.make_partitions($1)", AHEAD_DAYS)
+                await db.execute(MAKE_DAYS, AHEAD_DAYS)
                 try:
                     await self.drop_old_days(db)
                 except IN_THE_WAY as error:

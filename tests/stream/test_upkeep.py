@@ -248,6 +248,22 @@ async def test_a_process_died_between_detach_and_drop(database: Database, upkeep
     assert await database.fetchval("SELECT to_regclass('gateway.events_backup')") is not None
 
 
+async def test_a_start_makes_days_and_leaves_the_rest_for_later(database: Database, upkeep: Upkeep) -> None:
+    """No old day is dropped and no key swept before the first delivery; nor is another's long upkeep waited for."""
+    await keep(database, event(b"old", window_s=60))
+    await pass_days(database, 30)
+    other = await database.connect()
+    try:
+        await other.execute("SELECT pg_advisory_lock(hashtext('posthouse.upkeep'))")
+        await upkeep.ready()
+    finally:
+        await other.close()
+    assert max(await days(database)) == await today(database) + AHEAD_DAYS * DAY
+    assert [one.data for one in await everything(database)] == [b"old"]
+    assert await database.fetchval("SELECT count(*) FROM gateway.dedupe") == 1
+    await keep(database, event(b"new"))
+
+
 async def test_one_at_a_time(database: Database, upkeep: Upkeep) -> None:
     """While another process does it, this one leaves it to that."""
     await database.execute("SELECT gateway.make_partitions(0)")
