@@ -58,6 +58,12 @@ UNKNOWN_INTEGRATION = Counter(
     "Requests under /hooks that name no integration or no hook endpoint of ours.",
     registry=REGISTRY,
 )
+MALFORMED_HTTP = Counter(
+    "posthouse_malformed_http_total",
+    "Connections to either listener that were closed with 400 because what came is not HTTP/1.1: scanners, TLS at a plain port, "
+    "a broken proxy. Not logged, as strangers can cause any number of them.",
+    registry=REGISTRY,
+)
 UNATTRIBUTED = Counter(
     "posthouse_unattributed_total",
     "Items of verified deliveries that matched no connection when they were kept or dropped.",

@@ -19,6 +19,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway import metrics
+
 MOST_SILENT_BYTES = 64 * 1024  # of a head, of a trailer, between two pieces of a body; what one read brings may be over
 TOO_LONG = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -41,6 +43,10 @@ class Protocol(HttpToolsProtocol):
             if self.cycle is None or self.cycle.response_complete:  # else it would stand inside another's answer
                 self.transport.write(TOO_LONG)
             self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        metrics.MALFORMED_HTTP.inc()  # uvicorn's line about it is silenced: `logs.UNSAID`
+        super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         self._silent = 0

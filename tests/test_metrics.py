@@ -30,7 +30,7 @@ def test_every_metric_is_documented_and_its_labels_are_bounded() -> None:
     for value in vars(metrics).values():
         assert set(getattr(value, "_labelnames", ())) <= BOUNDED
     assert {
-        "posthouse_deliveries", "posthouse_refused", "posthouse_unknown_integration", "posthouse_unattributed",
+        "posthouse_deliveries", "posthouse_refused", "posthouse_unknown_integration", "posthouse_unattributed", "posthouse_malformed_http",
         "posthouse_ack_seconds", "posthouse_commit_batch_events", "posthouse_commit_seconds",
         "posthouse_append_lock_wait_seconds", "posthouse_inflight_bytes", "posthouse_consumer_lag_events",
         "posthouse_consumer_lag_seconds", "posthouse_dependency_up", "posthouse_partitions_ahead_days",

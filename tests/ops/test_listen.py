@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import io
+import logging
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
-from gateway import listen
+from gateway import listen, logs, metrics
 from gateway.errors import SetupError
 
 
@@ -89,6 +92,32 @@ async def test_one_who_never_comes_to_the_point_is_cut_off(begun: bytes, more: b
             sent += len(more)
             await writer.drain()
     writer.close()
+
+
+@pytest.fixture
+def written() -> Iterator[io.BytesIO]:
+    """What is logged, as production would write it."""
+    made = io.BytesIO()
+    logs.configure("json", "debug", made)
+    yield made
+    structlog.reset_defaults()
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, logs.Foreign)]
+
+
+async def test_what_is_no_http_is_counted_and_not_logged(patient: tuple[str, int], written: io.BytesIO) -> None:
+    """Scanners and TLS at a plain port come by the thousand: a figure moves, the log does not grow."""
+    name = "posthouse_malformed_http_total"
+    before = metrics.REGISTRY.get_sample_value(name) or 0.0
+    for sent in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", HEAD + b"\x00: 1\r\n\r\n"):
+        reader, writer = await asyncio.open_connection(*patient)
+        writer.write(sent)
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+    assert metrics.REGISTRY.get_sample_value(name) == before + 3
+    assert written.getvalue() == b""
+    logging.getLogger("uvicorn.error").warning("something else")
+    assert b"something else" in written.getvalue()
 
 
 async def test_a_head_that_is_too_long_is_told_so(patient: tuple[str, int]) -> None:
