@@ -45,6 +45,7 @@ MAX_FIELDS = 100
 # The secret is inside the body, so what anyone sends is parsed before it is verified, and small values weigh 30 times
 # their bytes in memory. Real batches hold some thousand values; encrypted content, however long, is one.
 MOST_COMMAS = 100_000
+MOST_MEMBERS = 1_000  # of the body itself, which has two
 CLIENT_STATE_MOST = 128  # characters, on creation of a subscription
 
 
@@ -106,7 +107,7 @@ def check_secret(secret: bytes) -> str | None:
 def _elements(body: bytes) -> list[bytes]:
     if body.count(b",") > MOST_COMMAS:
         raise Malformed("more values than Graph sends")
-    found = elements(body, ("value",))
+    found = elements(body, ("value",), most_members=MOST_MEMBERS)
     if not found:
         raise Malformed("value is empty")
     return found

@@ -33,17 +33,21 @@ _space = re.compile(r"[ \t\n\r]*").match
 _FILL = b"*"  # stands for itself in JSON, in forms and in text
 
 
-def elements(body: bytes, path: Sequence[str] = (), *, most: int = MAX_ELEMENTS) -> list[bytes]:
+def elements(
+    body: bytes, path: Sequence[str] = (), *, most: int = MAX_ELEMENTS, most_members: int | None = None
+) -> list[bytes]:
     """The elements of the array at `path` (keys, outermost first; () is the body itself), as slices of `body`.
 
-    Raises: Malformed, broken JSON or not UTF-8, nothing or no array at `path`, more than `most` elements.
+    `most_members` is for bodies that nothing has verified: members of the objects on the way are walked one by one.
+
+    Raises: Malformed, broken JSON or not UTF-8, nothing or no array at `path`, more than `most` elements or members.
     """
     try:
         body.decode("utf-8")  # else a body that is no JSON would pass, as long as its elements are
     except UnicodeDecodeError:
         raise Malformed("not UTF-8") from None
     text = body.decode("latin-1")
-    found = _spans(text, path)
+    found = _spans(text, path, most_members)
     if not found:
         raise Malformed("array not found")
     return [body[start:end] for start, end in _children(text, found[-1][0], most)]
@@ -104,7 +108,7 @@ def _strings(data: bytes, path: Sequence[str]) -> list[Span]:
     return [(start + 1, end - 1) for start, end in spans if data[start : start + 1] == b'"']
 
 
-def _spans(text: str, path: Sequence[str]) -> list[Span]:
+def _spans(text: str, path: Sequence[str], most_members: int | None = None) -> list[Span]:
     """Where the values at `path` are in the document that `text` is, all of it.    Raises: Malformed."""
     try:
         start = _skip(text, 0)
@@ -113,18 +117,22 @@ def _spans(text: str, path: Sequence[str]) -> list[Span]:
             raise Malformed("something follows the JSON")
         found = [(start, end)]
         for key in path:
-            found = [span for start, _ in found for name, span in _members(text, start) if name == key]
+            found = [span for start, _ in found for name, span in _members(text, start, most_members) if name == key]
         return found
     except (ValueError, RecursionError):
         raise Malformed("not JSON") from None
 
 
-def _members(text: str, start: int) -> Iterator[tuple[str, Span]]:
+def _members(text: str, start: int, most: int | None) -> Iterator[tuple[str, Span]]:
     """Key and place of each member of the object at `start` (known to be whole JSON); none if it is no object."""
     if text[start] != "{":
         return
     i = _skip(text, start + 1)
+    found = 0
     while text[i] != "}":
+        found += 1
+        if most is not None and found > most:
+            raise Malformed(f"more than {most} members")
         key, i = _value(text, i)
         start = _skip(text, _skip(text, i) + 1)  # past the colon
         _, i = _value(text, start)

@@ -113,6 +113,14 @@ def test_the_number_of_elements_is_bounded() -> None:
         elements(body, most=10)
 
 
+def test_the_number_of_members_on_the_way_is_bounded_where_asked() -> None:
+    """Those of the objects that the path leads through; what lies inside the array is not walked."""
+    body = b'{"a":0,"b":0,"value":[{"c":0,"d":0,"e":0,"f":0}]}'
+    assert elements(body, ("value",), most_members=3) == [b'{"c":0,"d":0,"e":0,"f":0}']
+    with pytest.raises(Malformed, match="members"):
+        elements(body, ("value",), most_members=2)
+
+
 @PROPERTY
 @given(json_values, st.text(max_size=20).filter(lambda text: text.isprintable()), st.booleans())
 def test_blanking_hides_one_string_and_nothing_else(around: Any, secret: str, ascii_only: bool) -> None:
