@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ def lines() -> Iterator[io.BytesIO]:
     logs.configure("json", "debug", written)
     yield written
     structlog.reset_defaults()
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, logs.Foreign)]
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
