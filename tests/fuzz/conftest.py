@@ -1,7 +1,25 @@
-"""The public listener with every provider there is."""
+"""The public listener with every provider there is; patient, so that a slow machine's 503 is not taken for a fault."""
 
 from __future__ import annotations
 
-from tests.flows.conftest import api, gateway, house
+from collections.abc import AsyncIterator
 
-__all__ = ["api", "gateway", "house"]
+import pytest
+
+from gateway.clock import Clock
+from gateway.service import Gateway
+from gateway.settings import Settings
+from tests.flows.conftest import house
+from tests.flows.house import publishing
+
+__all__ = ["house"]
+
+
+@pytest.fixture
+async def gateway(settings: Settings, clock: Clock) -> AsyncIterator[Gateway]:
+    """The parts of one process; it finds Google's keys at a server of ours."""
+    async with publishing() as url:
+        more = {"keys_urls": {"google": url}, "commit_deadline_s": 20.0}
+        made = await Gateway.open(settings.model_copy(update=more), clock)
+        yield made
+        await made.close()
