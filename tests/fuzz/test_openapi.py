@@ -1,0 +1,96 @@
+"""The management API against its own document, on a deployment where things exist (tests/web asks an empty one).
+
+No 5xx, and every answer has a status, media type, headers and body that the document has for it. That the run got far
+is asked too: each operation succeeded at least once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.web.app import ROUTES
+from gateway.web.routing import Route
+from tests.flows.house import House, declare, metric
+from tests.web.conftest import Api, served
+
+REPOSITORY = Path(__file__).parents[2]
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance"
+)
+TENANTS = ("acme", "globex-2", "t.3")
+
+
+@pytest.fixture
+async def api(house: House) -> AsyncIterator[Api]:
+    """The private listener beside the public one."""
+    async with served(house.gateway) as made:
+        yield made
+
+
+async def furnish(api: Api, house: House) -> dict[str, Any]:
+    """Tenants, connections, endpoints, keys, deliveries, refusals, a consumer with leases; their ids."""
+    for name in ("github", "slack", "microsoft/endpoint"):
+        await declare(house, name)
+    connections, endpoints, keys = [], [], []
+    for number, tenant in enumerate(TENANTS * 6):
+        await api("PUT", f"/v1/tenants/{tenant}", {"labels": {"plan": "x"}})
+        asked: dict[str, Any] = {"tenant": tenant, "integration": "github", "accounts": [f"installation:{number}"]}
+        connections.append((await api("POST", "/v1/connections", asked)).json()["id"])
+        asked = {"integration": "github", "generate_secret": True, "state": ("live", "confirming")[number % 2]}
+        endpoints.append((await api("POST", "/v1/endpoints", asked)).json()["id"])
+        keys.append((await api("POST", "/v1/keys", {"name": f"key {number}"})).json()["id"])
+        made = {"name": f"gh-{number}", "provider": "github", "signing_secrets": ["a secret of decent length"]}
+        assert (await api("POST", "/v1/integrations", made)).status_code == 201
+        for name in ("github", "slack", "microsoft/endpoint"):
+            assert (await house.deliver(name)).status < 300
+            assert (await house.deliver(name, secret=b"a secret of another app")).status == 401
+    await house.gateway.write_refusals()
+    lease = (await api("POST", "/v1/consumers/mine/lease", {"worker": "w", "ttl_s": 60})).json()
+    page = (await api("GET", "/v1/events", params={"limit": 5})).json()
+    end = page["next_cursor"]
+    return {
+        "tenant_id": TENANTS, "connection_id": connections, "endpoint_id": endpoints, "key_id": keys, "name": ["mine"],
+        "integration": [f"gh-{number}" for number in range(18)], "cursor": ["earliest", "latest", end],
+        "leased": [{"partition": p["partition"], "fence": p["fence"], "cursor": end} for p in lease["partitions"]],
+    }  # fmt: skip
+
+
+def succeeded(route: Route) -> float:
+    """How often it has done so in this process."""
+    return metric("posthouse_http_requests_total", route=route.path, method=route.method, status=str(route.status))
+
+
+@pytest.mark.parametrize("examples", [10, pytest.param(100, marks=pytest.mark.long)])
+async def test_every_operation_answers_as_the_document_says(
+    api: Api, house: House, tmp_path: Path, examples: int
+) -> None:
+    """Requests that fit the document, most of them naming things that exist."""
+    known = await furnish(api, house)
+    house.gateway.draining.set()  # long polls and streams end at once; everything else goes on
+    before = {route: succeeded(route) for route in ROUTES}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json", "--header",
+        f"Authorization: Bearer {api.admin}", "--checks", CHECKS, "--mode", "positive", "--phases", "fuzzing",
+        "--max-examples", str(examples), "--request-timeout", "10", "--continue-on-failure", "--warnings", "off",
+        "--no-color", "--no-shrink", "--seed", "2",
+        cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        env={
+            **os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(REPOSITORY), "KNOWN": json.dumps(known),
+            "SCHEMATHESIS_HOOKS": "tests.fuzz.schemathesis_hooks",
+        },
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    assert sorted(f"{r.method} {r.path}" for r in ROUTES if succeeded(r) == before[r]) == []
+    tested = re.search(r"(\d+) selected / (\d+) total", said.decode())
+    assert tested is None or tested[1] == tested[2]
