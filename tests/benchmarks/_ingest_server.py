@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from gateway import listen
+from gateway import listen, metrics
 from gateway.serve import settle
 from gateway.service import Gateway
 from gateway.settings import Settings
@@ -78,6 +78,10 @@ async def main(mode: str) -> None:
     await serving
     if gateway is not None:
         await gateway.close()
+    commits, events = (
+        metrics.REGISTRY.get_sample_value(f"posthouse_commit_batch_events_{of}") for of in ("count", "sum")
+    )
+    print(int(commits or 0), int(events or 0), flush=True)
 
 
 if __name__ == "__main__":
