@@ -28,6 +28,7 @@ AWAY = (
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server's farewell crossed our statement: asyncpg cannot make sense of the order
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -37,6 +38,8 @@ AWAY = (
     asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,
     asyncpg.ReadOnlySQLTransactionError,
+    # asyncpg's word when the server's farewell crosses a statement of ours: the connection is of no use any more.
+    asyncpg.InternalClientError,
 )
 
 # On every connection: nothing waits for ever, and a transaction that idles (holding the append lock, perhaps) is cut.

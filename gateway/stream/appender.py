@@ -33,8 +33,6 @@ from gateway.stream.append import Kept, NewEvent, append
 MAX_EVENTS = 256  # a batch ends at this many events …
 MAX_BYTES = 8 * 1024 * 1024  # … or bytes of data; a larger parcel goes alone
 RETRY_S = 0.1  # between attempts while the database is away
-# asyncpg's word when the server's farewell and our statement cross; the statement did not go out.
-CROSSED = asyncpg.InternalClientError
 
 log = structlog.get_logger(__name__)
 
@@ -161,7 +159,7 @@ class Appender:
                 async with asyncio.timeout(self._deadline_s + self._late_s):
                     await self._write(parcels, again=again)
                 return
-            except (*AWAY, CROSSED) as error:
+            except AWAY as error:
                 log.warning("append.away", error=type(error).__name__)
                 again = True
                 self._hang_up()
