@@ -77,7 +77,7 @@ async def house(disk: tuple[str, Path], keyring: Keyring, tmp_path: Path, clock:
 
 async def test_a_full_disk_is_a_503_and_comes_back_when_there_is_room(house: House, disk: tuple[str, Path]) -> None:
     """Whatever was acknowledged is there once and whole; what was put off is taken later, under its own id."""
-    acknowledged = []
+    acknowledged: list[str] = []
     while (answer := await house.deliver("github", BODY, delivery_id=f"d-{len(acknowledged)}")).status == 200:
         acknowledged.append(f"d-{len(acknowledged)}")
         assert len(acknowledged) < 32, "the disk never became full"
