@@ -38,8 +38,6 @@ AWAY = (
     asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,
     asyncpg.ReadOnlySQLTransactionError,
-    # asyncpg's word when the server's farewell crosses a statement of ours: the connection is of no use any more.
-    asyncpg.InternalClientError,
 )
 
 # On every connection: nothing waits for ever, and a transaction that idles (holding the append lock, perhaps) is cut.
