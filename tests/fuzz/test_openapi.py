@@ -70,7 +70,7 @@ def succeeded(route: Route) -> float:
     return metric("posthouse_http_requests_total", route=route.path, method=route.method, status=str(route.status))
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [10, pytest.param(100, marks=pytest.mark.long)])
 async def test_every_operation_answers_as_the_document_says(
     api: Api, house: House, tmp_path: Path, examples: int
 ) -> None:
