@@ -29,7 +29,10 @@ def _one_of(known: list[Any], value: Any) -> Any:
 
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Ids of what is there."""
+    """Ids of what is there. Of keys no others: schemathesis learns ids from answers, and would revoke its own."""
+    if path_parameters and "key_id" in path_parameters:
+        keys = [*KNOWN["key_id"], "key_" + "0" * 32]
+        return {"key_id": keys[_number(path_parameters) % len(keys)]}
     return path_parameters and {k: _one_of(KNOWN[k], v) if k in KNOWN else v for k, v in path_parameters.items()}
 
 
