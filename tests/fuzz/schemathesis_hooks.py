@@ -1,39 +1,57 @@
 """Loaded by schemathesis: most requests name things that exist, which random ids never would.
 
-What exists comes in the environment (`KNOWN`, JSON). What is put where is chosen by the request's own content, so that
-hypothesis finds a case again.
+What exists comes in the environment (`KNOWN`, JSON). Of every four requests to an operation, the first is wholly about
+things that are there, and each of the others leaves one part (path, query, body) as it was generated: chance decides
+nothing about whether an operation can succeed in a short run.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import zlib
-from typing import Any
+from collections import Counter
+from typing import Any, Literal
 
 import schemathesis
 
+Part = Literal["path", "query", "body"]
 KNOWN: dict[str, Any] = json.loads(os.environ.get("KNOWN", "{}"))
 GET_BY = {"tenant": "tenant_id", "connection": "connection_id", "integration": "integration"}  # parameters of a query
+LEFT_ALONE: dict[Part, int] = {"path": 1, "query": 2, "body": 3}  # in which of four requests
+
+_asked: Counter[tuple[str, Part]] = Counter()
 
 
-def _number(value: Any) -> int:
-    return zlib.crc32(repr(value).encode())
+def _turn(context: Any, part: Part) -> int:
+    """How often this part of this operation was asked for before."""
+    place = (context.operation.label, part)
+    _asked[place] += 1
+    return _asked[place] - 1
 
 
-def _one_of(known: list[Any], value: Any) -> Any:
-    """A known one in three cases of four, else what was generated."""
-    number = _number(value)
-    return value if number % 4 == 0 else known[number // 4 % len(known)]
+def _generated(part: Part, turn: int) -> bool:
+    return turn % 4 == LEFT_ALONE[part]
 
 
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Ids of what is there. Of keys no others: schemathesis learns ids from answers, and would revoke its own."""
-    if path_parameters and "key_id" in path_parameters:
-        keys = [*KNOWN["key_id"], "key_" + "0" * 32]
-        return {"key_id": keys[_number(path_parameters) % len(keys)]}
-    return path_parameters and {k: _one_of(KNOWN[k], v) if k in KNOWN else v for k, v in path_parameters.items()}
+    """Ids of what is there. What destroys has a third of them for itself, else nothing would be left to ask for."""
+    if not path_parameters:
+        return path_parameters
+    turn = _turn(context, "path")
+    path, destroys = context.operation.path, context.operation.method.upper() == "DELETE"
+    mapped = dict(path_parameters)
+    for name in path_parameters.keys() & KNOWN.keys():
+        known = KNOWN[name]
+        third = len(known) // 3
+        known = known[:third] if destroys and path.endswith("}") else known[third:]
+        if path.endswith("/commit"):
+            mapped[name] = KNOWN["leases"]
+        elif not _generated("path", turn):
+            mapped[name] = known[turn % len(known)]
+        elif name == "key_id":  # no others: schemathesis learns ids from answers, and would revoke its own key
+            mapped[name] = "key_" + "0" * 32
+    return mapped
 
 
 @schemathesis.hook
@@ -41,9 +59,10 @@ def map_query(context: Any, query: dict[str, Any] | None) -> dict[str, Any] | No
     """Filters that match something, and cursors of this log."""
     if not query:
         return query
-    mapped = {k: _one_of(KNOWN[GET_BY[k]], v) if k in GET_BY else v for k, v in query.items()}
-    if "after" in mapped:
-        mapped["after"] = _one_of(KNOWN["cursor"], mapped["after"])
+    turn = _turn(context, "query")
+    mapped = _named(query, "query", turn)
+    if "after" in mapped and not _generated("query", turn):
+        mapped["after"] = KNOWN["cursor"][turn % len(KNOWN["cursor"])]
     if "wait_s" in mapped:
         mapped["wait_s"] = 0
     return mapped
@@ -54,23 +73,26 @@ def map_body(context: Any, body: Any) -> Any:
     """Bodies that mean something here: known tenants and accounts, a provider's kind of secret, live leases."""
     if not isinstance(body, dict):
         return body
-    path = context.operation.path
-    mapped = {k: _one_of(KNOWN[GET_BY[k]], v) if k in GET_BY else v for k, v in body.items()}
-    if path == "/v1/endpoints" and _number(body) % 3:
+    turn = _turn(context, "body")
+    if _generated("body", turn):
+        return body
+    mapped, path = _named(body, "body", turn), context.operation.path
+    if path == "/v1/endpoints":
         mapped = {k: v for k, v in mapped.items() if k not in ("secret", "connection")}
-    if path == "/v1/integrations" and _number(body) % 3:
-        mapped = {
-            "name": f"made-{_number(body)}",
-            "provider": "github",
-            "signing_secrets": ["a secret of decent length"],
-        }
-    if path == "/v1/integrations/{integration}" and _number(body) % 3:
-        mapped.pop("settings", None)
-        mapped.pop("region", None)
-    if path.endswith("/secrets") and _number(body) % 3:
-        mapped["secret"] = f"a secret of decent length {_number(body)}"
-    if path.endswith("/commit") and _number(body) % 3:
-        mapped["partitions"] = KNOWN["leased"][: 1 + _number(body) % 5]
-    if path == "/v1/keys" and _number(body) % 3:
+    elif path == "/v1/integrations":
+        mapped = {"name": f"made-{turn}", "provider": "github", "signing_secrets": ["a secret of decent length"]}
+    elif path == "/v1/integrations/{integration}":
+        mapped = {k: v for k, v in mapped.items() if k not in ("settings", "region")}
+    elif path.endswith("/secrets"):
+        mapped["secret"] = f"a secret of decent length {turn}"
+    elif path.endswith("/commit"):
+        mapped["partitions"] = KNOWN["leased"][: 1 + turn % 5]
+    elif path == "/v1/keys":
         mapped = {"name": "made", "role": "consumer"}
     return mapped
+
+
+def _named(values: dict[str, Any], part: Part, turn: int) -> dict[str, Any]:
+    if _generated(part, turn):
+        return dict(values)
+    return {k: KNOWN[GET_BY[k]][turn % len(KNOWN[GET_BY[k]])] if k in GET_BY else v for k, v in values.items()}

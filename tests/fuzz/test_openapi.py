@@ -55,13 +55,15 @@ async def furnish(api: Api, house: House) -> dict[str, Any]:
             assert (await house.deliver(name)).status < 300
             assert (await house.deliver(name, secret=b"a secret of another app")).status == 401
     await house.gateway.write_refusals()
+    for name in ("spare", "one", "two"):
+        await api("POST", f"/v1/consumers/{name}/lease", {"worker": "w"})
     lease = (await api("POST", "/v1/consumers/mine/lease", {"worker": "w", "ttl_s": 60})).json()
     page = (await api("GET", "/v1/events", params={"limit": 5})).json()
     end = page["next_cursor"]
     return {
-        "tenant_id": TENANTS, "connection_id": connections, "endpoint_id": endpoints, "key_id": keys, "name": ["mine"],
+        "tenant_id": TENANTS, "connection_id": connections, "endpoint_id": endpoints, "key_id": keys, "name": ["spare", "one", "two"],
         "integration": [f"gh-{number}" for number in range(18)], "cursor": ["earliest", "latest", end],
-        "leased": [{"partition": p["partition"], "fence": p["fence"], "cursor": end} for p in lease["partitions"]],
+        "leases": "mine", "leased": [{"partition": p["partition"], "fence": p["fence"], "cursor": end} for p in lease["partitions"]],
     }  # fmt: skip
 
 
