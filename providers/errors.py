@@ -80,3 +80,67 @@ class DuplicateHeader(Refused):
 
     reason = "duplicate_header"
     status = 400
+
+
+class ProviderError(Exception):
+    """A provider's answer (or silence) to a call of ours, told apart by what the caller does next.
+
+    `code` is stable, and the provider's own error code where that is a plain word; never a text of the provider's.
+    """
+
+    code = "provider_error"
+    retryable = False
+
+    def __init__(
+        self, code: str | None = None, *, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        self.code = code if code is not None and is_plain(code) else type(self).code
+        self.status, self.retry_after_s = status, retry_after_s
+        super().__init__(self.code)
+
+
+class GrantEnded(ProviderError):
+    """The grant (refresh token, code, installation) is dead for good. Only the user can start over."""
+
+    code = "grant_ended"
+
+
+class Misconfigured(ProviderError):
+    """Our own set-up there is wrong (client id, secret, redirect URI). No connection is to blame."""
+
+    code = "misconfigured"
+
+
+class ScopeLacking(ProviderError):
+    """The token works, and does not reach that far."""
+
+    code = "scope_lacking"
+
+
+class Unreachable(ProviderError):
+    """No usable answer: timeout, reset, or a 5xx status. Worth another try."""
+
+    code, retryable = "unreachable", True
+
+
+class RateLimited(ProviderError):
+    """Too many calls; `retry_after_s` where the provider says."""
+
+    code, retryable = "rate_limited", True
+
+
+class OddAnswer(ProviderError):
+    """An answer that is none of those the provider documents: HTML, no token, a text where a number belongs."""
+
+    code, retryable = "odd_answer", True
+
+
+class NotAllowed(ProviderError):
+    """We do not call that address: it is not the provider's, not public, or not https."""
+
+    code = "not_allowed"
+
+
+def is_plain(code: str) -> bool:
+    """May this text of a provider's stand in our errors and metrics?"""
+    return 1 <= len(code) <= 64 and code.isascii() and all(c.islower() or c.isdigit() or c in "_.-" for c in code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -15,11 +15,14 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict
 
 import providers
+from providers.calls import Http, Response
 from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified
+from providers.errors import ProviderError
+from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 
 # Rooms of this package that are not a provider.
 SHARED = frozenset(
-    {"contract", "errors", "registry", "signatures", "standard_signatures", "slicing", "reading", "oauth", "tokens"}
+    {"calls", "contract", "errors", "oauth", "reading", "registry", "signatures", "slicing", "standard_signatures"}
 )
 
 PARAMETERS = {
@@ -29,7 +32,16 @@ PARAMETERS = {
     "handshake": ("delivery", "trust"),
     "redact": ("data",),
     "check_secret": ("secret",),
+    # Of connecting accounts: providers/oauth.py says what each is.
+    "authorize": ("asked", "app"),
+    "token_sets": ("answer", "asked"),
+    "classify": ("response",),
+    "identify": ("http", "app", "tokens"),
+    "mint": ("http", "app", "accounts"),
+    "revoke": ("http", "app", "tokens"),
+    "probe": ("http", "app", "tokens"),
 }
+OF_OAUTH = ("authorize", "token_sets", "classify", "identify", "mint", "revoke", "probe")
 
 
 class NoSettings(BaseModel):
@@ -52,6 +64,14 @@ class Provider:
     check_secret: Callable[[bytes], str | None] | None
     guarded_headers: frozenset[str]  # refused when doubled
     kept_headers: frozenset[str]  # go into the event
+    oauth: OAuthFacts | None = None  # None: it connects no accounts
+    authorize: Callable[[Asked, App], Mapping[str, str]] | None = None
+    token_sets: Callable[[Mapping[str, Any], Asked], Mapping[str, TokenSet]] | None = None
+    classify: Callable[[Response], ProviderError | None] | None = None
+    identify: Callable[[Http, App, Mapping[str, TokenSet]], Awaitable[Identity]] | None = None
+    mint: Callable[[Http, App, Sequence[str]], Awaitable[TokenSet]] | None = None
+    revoke: Callable[[Http, App, TokenSet], Awaitable[None]] | None = None
+    probe: Callable[[Http, App, TokenSet], Awaitable[None]] | None = None
 
 
 class ContractBroken(TypeError):
@@ -73,6 +93,11 @@ def load(module: ModuleType) -> Provider:
             raise ContractBroken(f"{module.__name__}: {ability}() takes {names}")
     if (getattr(module, "handshake", None) is None) != (facts.handshake is None):
         raise ContractBroken(f"{module.__name__}: handshake() and FACTS.handshake go together")
+    oauth = getattr(module, "OAUTH", None)
+    if oauth is None and (stray := [name for name in OF_OAUTH if hasattr(module, name)]):
+        raise ContractBroken(f"{module.__name__}: {stray} without OAUTH")
+    if oauth is not None and oauth.authorize_url is not None and not hasattr(module, "identify"):
+        raise ContractBroken(f"{module.__name__}: people consent there, so identify() must tell whose account it is")
     if facts.dedupe_window_s < 72 * 3600:
         raise ContractBroken(f"{module.__name__}: dedupe window under 72 h")
     if stored := set(facts.signature_headers) & (set(facts.kept_headers) | set(facts.identity_headers)):
@@ -89,6 +114,8 @@ def load(module: ModuleType) -> Provider:
         check_secret=getattr(module, "check_secret", None),
         guarded_headers=frozenset(facts.signature_headers) | frozenset(facts.identity_headers),
         kept_headers=frozenset(facts.kept_headers) | frozenset(facts.identity_headers) | {"content-type", "user-agent"},
+        oauth=oauth,
+        **{name: getattr(module, name, None) for name in OF_OAUTH},
     )
 
 

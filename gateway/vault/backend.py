@@ -1,0 +1,49 @@
+"""What wraps data keys: the region's key, wherever it is kept. One interface, so that nobody else knows which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gateway.vault.cipher import Aad, SealBroken, version_of
+from gateway.vault.keyring import Keyring
+
+Wrapped = tuple[bytes, Aad]
+
+
+class KeyBackend(Protocol):
+    """Wraps and unwraps in batches: a remote one answers 14,000 keys/s in batches and 650/s one by one."""
+
+    async def current(self) -> int:
+        """The version that wraps new keys.    Raises: Unavailable."""
+
+    async def wrap(self, keys: Sequence[tuple[bytes, Aad]]) -> list[bytes]:
+        """Each key under the current version, bound to its `Aad`.    Raises: Unavailable."""
+
+    async def unwrap(self, wrapped: Sequence[Wrapped]) -> list[bytes]:
+        """What was wrapped, in the same order, under any version.    Raises: Unavailable, SealBroken."""
+
+    def version_of(self, wrapped: bytes) -> int:
+        """Under which version it is wrapped, as it says itself."""
+
+
+class LocalKeys:
+    """The region's local keyring as a backend. Never away."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    async def current(self) -> int:
+        return self._keyring.current
+
+    async def wrap(self, keys: Sequence[tuple[bytes, Aad]]) -> list[bytes]:
+        return [self._keyring.seal(key, aad) for key, aad in keys]
+
+    async def unwrap(self, wrapped: Sequence[Wrapped]) -> list[bytes]:
+        return [self._keyring.open(sealed, aad) for sealed, aad in wrapped]
+
+    def version_of(self, wrapped: bytes) -> int:
+        version = version_of(wrapped)
+        if version is None:
+            raise SealBroken("the wrapped key is no sealed value")
+        return version

@@ -1,0 +1,11 @@
+"""Access profiles and return URLs of integrations."""
+
+from typing import Any
+
+from migrations import run_sql_beside
+
+revision, down_revision = "0002", "0001"
+
+
+def upgrade(bind: Any) -> None:
+    run_sql_beside(__file__, bind)

@@ -1,0 +1,158 @@
+-- Connect and vault: grants with their sealed tokens, the tenants' data keys, connect sessions, what is being ended.
+
+-- A data key per tenant and version, wrapped by the region's key (local keyring or Transit). Destroying a tenant's rows
+-- here is destroying every token of that tenant (crypto-shredding). `wrapped_under` is the region's key version, for
+-- rotation: what is left to wrap again is found without opening anything.
+CREATE TABLE gateway.data_keys (
+  tenant_id text NOT NULL,
+  version integer NOT NULL CHECK (version > 0),
+  wrapped bytea NOT NULL,
+  wrapped_under integer NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (tenant_id, version)
+);
+CREATE INDEX data_keys_wrapping ON gateway.data_keys (wrapped_under, tenant_id, version);
+
+-- What a consent gave for one access profile. `generation` counts consents, `token_version` counts token sets (over all
+-- generations, so that (connection, profile, version) names one set for ever). Scopes are a ledger.
+CREATE TABLE gateway.grants (
+  connection_id uuid NOT NULL REFERENCES gateway.connections ON DELETE CASCADE,
+  access_profile text NOT NULL CHECK (access_profile ~ '^[a-z0-9][a-z0-9_.-]{0,62}$'),
+  state text NOT NULL
+    CHECK (state IN ('pending', 'active', 'suspect', 'suspended', 'reauth_required', 'revoked', 'closed')),
+  reason text,                        -- why it is in that state, e.g. scopes_missing
+  generation integer NOT NULL CHECK (generation > 0),
+  token_version integer NOT NULL CHECK (token_version > 0),
+  held boolean NOT NULL DEFAULT false,   -- imported before a cut-over: neither refreshed nor renewed
+  kind text NOT NULL DEFAULT 'code' CHECK (kind IN ('code', 'client_credentials', 'installation')),
+  requested text[] NOT NULL DEFAULT '{}',
+  granted text[] NOT NULL DEFAULT '{}',
+  missing text[] NOT NULL DEFAULT '{}',  -- required, and never granted in this generation
+  lost text[] NOT NULL DEFAULT '{}',     -- required, granted once, gone since
+  optional_missing text[] NOT NULL DEFAULT '{}',
+  parameters jsonb NOT NULL DEFAULT '{}',   -- URL parts that the user chose, and what API calls need beside the token
+  reach_hash uuid,                    -- keyed hash of what a revocation at the provider would reach: others may share it
+  granted_at timestamptz NOT NULL,    -- when the consent was given, by the region's clock
+  PRIMARY KEY (connection_id, access_profile)
+);
+CREATE INDEX grants_reach ON gateway.grants (reach_hash) WHERE reach_hash IS NOT NULL;
+CREATE INDEX grants_held ON gateway.grants (connection_id) WHERE held;
+
+-- The current token set of a grant, sealed under the tenant's data key; AAD binds region, tenant, connection, access
+-- profile, generation, token version and purpose. Nothing else lives here: no API key, no user's credential, and no
+-- token outside the two sealed columns. In KV mode those are null and `kv_path` names the immutable blob in Vault.
+CREATE TABLE gateway.tokens (
+  connection_id uuid NOT NULL,
+  access_profile text NOT NULL,
+  tenant_id text NOT NULL,
+  generation integer NOT NULL,
+  token_version integer NOT NULL,
+  data_key_version integer NOT NULL,
+  sealed_access bytea,
+  sealed_refresh bytea,
+  kv_path text,
+  has_refresh boolean NOT NULL,
+  token_type text NOT NULL DEFAULT 'Bearer',
+  issued_at timestamptz NOT NULL,     -- by the region's clock: when the answer that brought it was stored
+  expires_at timestamptz,             -- null: does not expire
+  refresh_expires_at timestamptz,     -- null: not known, or never
+  PRIMARY KEY (connection_id, access_profile),
+  FOREIGN KEY (connection_id, access_profile) REFERENCES gateway.grants ON DELETE CASCADE,
+  FOREIGN KEY (tenant_id, data_key_version) REFERENCES gateway.data_keys (tenant_id, version),
+  CHECK ((sealed_access IS NULL) = (kv_path IS NOT NULL))
+);
+CREATE INDEX tokens_data_key ON gateway.tokens (tenant_id, data_key_version);
+
+-- A link for one end user, and what became of it (PROTOCOLS 7). Tokens that came back wait in `staged_tokens` until the
+-- platform's backend completes the session. Link, state, browser and code are kept as keyed hashes; the PKCE verifier
+-- is sealed under the region's keyring.
+CREATE TABLE gateway.connect_sessions (
+  id uuid PRIMARY KEY,
+  tenant_id text NOT NULL,
+  integration_id uuid NOT NULL,
+  connection_id uuid NOT NULL,        -- the one it will make, or the one it reconnects
+  reconnects boolean NOT NULL,
+  end_user_id text,
+  external_id text,
+  labels jsonb NOT NULL DEFAULT '{}',
+  profiles jsonb NOT NULL,            -- {profile: {"required": [...], "optional": [...]}} as they were when it was made
+  asked text[] NOT NULL,              -- access profiles still to be consented to, in order
+  parameters jsonb NOT NULL DEFAULT '{}',
+  return_url text,
+  allow_account_switch boolean NOT NULL DEFAULT false,
+  state text NOT NULL CHECK (state IN ('created', 'opened', 'returned', 'completed', 'failed', 'expired')),
+  outcome text,                       -- connected, denied, scopes_missing, wrong_account, provider_error, …
+  link_hash bytea NOT NULL UNIQUE,
+  browser_hash bytea,                 -- of the cookie of the browser that pressed the button
+  state_hash bytea UNIQUE,            -- of the `state` under way
+  sealed_verifier bytea,
+  code_hash bytea,                    -- of the one-time code that completes it
+  subject_hash uuid,                  -- the account that consented
+  created_by uuid,                    -- API key
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz NOT NULL
+);
+CREATE INDEX ON gateway.connect_sessions (expires_at);
+CREATE INDEX ON gateway.connect_sessions (tenant_id, id);
+
+CREATE TABLE gateway.staged_tokens (
+  session_id uuid NOT NULL REFERENCES gateway.connect_sessions ON DELETE CASCADE,
+  access_profile text NOT NULL,
+  tenant_id text NOT NULL,
+  data_key_version integer NOT NULL,
+  sealed bytea NOT NULL,              -- the whole token set as JSON; purpose `staged`
+  answered_at timestamptz NOT NULL,
+  PRIMARY KEY (session_id, access_profile),
+  FOREIGN KEY (tenant_id, data_key_version) REFERENCES gateway.data_keys (tenant_id, version)
+);
+CREATE INDEX ON gateway.staged_tokens (tenant_id, data_key_version);
+
+ALTER TABLE gateway.connections ADD COLUMN subject_hash uuid;   -- the account itself: a reconnect must be the same one
+ALTER TABLE gateway.connections ADD COLUMN reason text;         -- why it is in its state
+
+-- Tokens of connections that ended, kept sealed while their revocation at the provider is tried (72 h at most). No API
+-- reads them.
+CREATE TABLE gateway.closing_tasks (
+  id uuid PRIMARY KEY,
+  tenant_id text NOT NULL,
+  connection_id uuid NOT NULL,
+  access_profile text NOT NULL,
+  integration_id uuid NOT NULL,
+  data_key_version integer NOT NULL,
+  sealed bytea NOT NULL,              -- purpose `closing`
+  parameters jsonb NOT NULL DEFAULT '{}',
+  due_at timestamptz NOT NULL,
+  until timestamptz NOT NULL,
+  tries integer NOT NULL DEFAULT 0,
+  last_error text,                    -- a code, never a text of the provider's
+  lease_until timestamptz NOT NULL DEFAULT '-infinity',
+  fence bigint NOT NULL DEFAULT 0,
+  FOREIGN KEY (tenant_id, data_key_version) REFERENCES gateway.data_keys (tenant_id, version)
+);
+CREATE INDEX ON gateway.closing_tasks (due_at);
+CREATE INDEX ON gateway.closing_tasks (tenant_id, data_key_version);
+
+-- Who was given what, one row a read, written by the statement that checks the fence (PROTOCOLS 10). Append-only; the
+-- hash chain over it comes with Governance.
+CREATE TABLE gateway.audit (
+  at timestamptz NOT NULL,
+  action text NOT NULL,               -- token.read, token.export, …
+  actor uuid NOT NULL,                -- API key
+  tenant_id text NOT NULL,
+  connection_id uuid,
+  access_profile text,
+  generation integer,
+  token_version integer
+);
+CREATE INDEX audit_at ON gateway.audit USING brin (at);
+
+-- Rotation of keys, one row for each kind under way or done last: resumable, and its progress readable from anywhere.
+CREATE TABLE gateway.key_rotations (
+  kind text PRIMARY KEY CHECK (kind IN ('wrap', 'data')),
+  target integer NOT NULL,            -- the region key's version that everything is wrapped under in the end
+  began_at timestamptz NOT NULL,
+  ended_at timestamptz,
+  total bigint NOT NULL,
+  done bigint NOT NULL DEFAULT 0,
+  position jsonb NOT NULL DEFAULT '{}'
+);
