@@ -13,7 +13,10 @@ from gateway.errors import NotFound
 from gateway.settings import Settings
 from gateway.stream.appender import Appender
 from gateway.stream.upkeep import Upkeep
+from gateway.vault.backend import LocalKeys
+from gateway.vault.data_keys import DataKeys
 from gateway.vault.keyring import Keyring
+from gateway.vault.tokens import TokenVault
 
 DEFAULT = "default"
 READERS = 4  # of the pool's ten connections
@@ -26,6 +29,7 @@ class Region:
     name: str
     database: Database
     keyring: Keyring
+    tokens: TokenVault  # seals and opens this region's token sets
     appender: Appender
     news: Listener  # wakes at every commit to the log
     upkeep: Upkeep
@@ -39,6 +43,7 @@ class Region:
         database = Database(dsn)
         return cls(
             name, database, keyring,
+            TokenVault(DataKeys(name, database, LocalKeys(keyring), clock)),
             Appender(database, clock, settings.commit_deadline_s),
             Listener(database, "posthouse_events", settings.poll_s),
             Upkeep(database, settings.retention_days),
