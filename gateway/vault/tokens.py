@@ -34,6 +34,16 @@ class Place:
         )  # fmt: skip
 
 
+def staged_place(region: str, tenant: str, session: UUID, profile: str) -> Place:
+    """Where a token set in `gateway.staged_tokens` belongs: no connection's yet, so it is bound to its session."""
+    return Place(region, tenant, session, profile, 0, 0)
+
+
+def closing_place(region: str, tenant: str, task: UUID, profile: str) -> Place:
+    """Where a token set in `gateway.closing_tasks` belongs: to that task."""
+    return Place(region, tenant, task, profile, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """The sealed columns of `gateway.tokens`."""
@@ -50,7 +60,11 @@ class TokenVault:
         self.keys = keys
 
     async def seal(self, place: Place, access: str, refresh: str | None) -> Sealed:
-        """A token set for its row.    Raises: Unavailable (the key backend, or the database, is away)."""
+        """A token set for its row.
+
+        Raises: Unavailable (the key backend, or the database, is away); SealBroken (the tenant's data key does not open).
+        Store it soon (minutes): a data key that nothing refers to is deleted some time after a newer one was made.
+        """
         key = await self.keys.for_sealing(place.tenant)
         return Sealed(
             key.version,
@@ -74,4 +88,7 @@ def opened_text(key: DataKey, sealed: bytes, aad: Aad) -> str:
     return cipher.open_sealed({key.version: key.cipher}, sealed, aad).decode("utf-8", "surrogatepass")
 
 
-__all__ = ["Place", "Purpose", "SealBroken", "Sealed", "TokenVault", "opened_text", "sealed_text"]
+__all__ = [
+    "Place", "Purpose", "SealBroken", "Sealed", "TokenVault", "closing_place", "opened_text", "sealed_text",
+    "staged_place",
+]  # fmt: skip
