@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.vault.cipher import Aad, SealBroken, version_of
 from gateway.vault.keyring import Keyring
@@ -25,6 +25,30 @@ class KeyBackend(Protocol):
 
     def version_of(self, wrapped: bytes) -> int:
         """Under which version it is wrapped, as it says itself."""
+
+
+@runtime_checkable
+class Rewraps(Protocol):
+    """A backend that wraps anew by itself, so that the keys never leave it."""
+
+    async def rewrap(self, wrapped: Sequence[Wrapped]) -> list[bytes]:
+        """The same keys under the current version, in one call.    Raises: Unavailable, SealBroken."""
+
+
+@runtime_checkable
+class Rotates(Protocol):
+    """A backend that keeps the region's key itself. (The local keyring is changed by `posthouse keyring`.)"""
+
+    async def rotate(self) -> int:
+        """A new version, current at once; its number.    Raises: Unavailable."""
+
+
+async def rewrap(backend: KeyBackend, wrapped: Sequence[Wrapped]) -> list[bytes]:
+    """The same keys under the backend's current version.    Raises: Unavailable, SealBroken."""
+    if isinstance(backend, Rewraps):
+        return await backend.rewrap(wrapped)
+    plain = await backend.unwrap(wrapped)
+    return await backend.wrap([(key, aad) for key, (_, aad) in zip(plain, wrapped, strict=True)])
 
 
 class LocalKeys:
