@@ -107,6 +107,15 @@ PARTITIONS_AHEAD_DAYS = Gauge(
     registry=REGISTRY,
 )
 
+# Connecting accounts.
+CONNECTS = Counter(
+    "posthouse_connect_total",
+    "What became of connect sessions, by integration: opened (the button was pressed), consented, connected, scopes_missing, "
+    "denied, wrong_account, provider_error, misconfigured, refused (a callback that is not this browser's or not ours), expired.",
+    ("integration", "outcome"),
+    registry=REGISTRY,
+)
+
 # Readers.
 CONSUMER_LAG_EVENTS = Gauge(
     "posthouse_consumer_lag_events",
