@@ -79,9 +79,8 @@ CREATE TABLE gateway.connect_sessions (
   end_user_id text,
   external_id text,
   labels jsonb NOT NULL DEFAULT '{}',
-  profiles jsonb NOT NULL,            -- {profile: {"required": [...], "optional": [...]}} as they were when it was made
+  profiles jsonb NOT NULL,            -- {profile: {"required": [...], "optional": [...], "ask": [...]}} as they were when it was made
   asked text[] NOT NULL,              -- access profiles still to be consented to, in order
-  only_missing boolean NOT NULL DEFAULT false,   -- asks for just the scopes that are missing, where the provider can
   parameters jsonb NOT NULL DEFAULT '{}',
   return_url text,
   allow_account_switch boolean NOT NULL DEFAULT false,
@@ -100,6 +99,7 @@ CREATE TABLE gateway.connect_sessions (
   expires_at timestamptz NOT NULL
 );
 CREATE INDEX ON gateway.connect_sessions (expires_at);
+CREATE INDEX connect_sessions_open ON gateway.connect_sessions (expires_at) WHERE state IN ('created', 'opened', 'returned');
 CREATE INDEX ON gateway.connect_sessions (tenant_id, id);
 
 CREATE TABLE gateway.staged_tokens (
