@@ -31,7 +31,7 @@ from gateway.outbound.targets import read
 from gateway.settings import Settings
 from providers.calls import Request, Response
 from providers.errors import Misconfigured, NotAllowed, OddAnswer, ProviderError, Unreachable
-from providers.oauth import App, OAuthFacts
+from providers.oauth import App, OAuthFacts, token_request
 from tests.clock import FakeClock
 
 LOOPBACK = "127.0.0.0/8"
@@ -575,6 +575,16 @@ def test_which_hosts_an_integration_may_call(
     """From facts, settings and what a session chose."""
     app = App(client_id="id", client_secret="hunter2", settings=settings, parts=parts)
     assert hosts_of(facts(**told), app) == Hosts(frozenset(fixed), frozenset(chosen))
+
+
+async def test_an_integrations_way_out(outbound: Outbound, server: Server) -> None:
+    """Its token endpoint may get the secret; nothing else is called."""
+    told = facts(token_url="{base_url}/token", revoke_url="{base_url}/revoke")
+    app = App(client_id="id", client_secret="s", settings={"base_url": server.base}, parts={"base_url": server.base})
+    http = outbound.for_app("posty", told, app, kind="token", deadline_s=5.0)
+    assert (await http.send(token_request(told, app, {"grant_type": "x"}))).status == 200
+    with pytest.raises(NotAllowed, match="host_not_listed"):
+        await http.send(Request("GET", "http://127.0.0.2/"))
 
 
 @pytest.mark.parametrize("shop", ["evil.example/", "a.b", "", "evil.example#", "x@evil.example/", "A", "x\n"])

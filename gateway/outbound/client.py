@@ -24,10 +24,11 @@ from gateway.clock import Clock
 from gateway.outbound import addresses, targets
 from gateway.outbound.addresses import Address
 from gateway.outbound.resolver import Lookup, Pinned, SystemLookup
-from gateway.outbound.targets import Hosts, Target
+from gateway.outbound.targets import Hosts, Target, hosts_of
 from gateway.settings import MIB, Settings
 from providers.calls import Request, Response
 from providers.errors import NotAllowed, OddAnswer, ProviderError, Unreachable
+from providers.oauth import App, OAuthFacts
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +95,14 @@ class Outbound:
         """
         allowed = Hosts(fixed=frozenset(operator_hosts), chosen=frozenset(hosts))
         return ProviderHttp(self, provider, allowed, kind, deadline_s, connect_s, max_bytes)
+
+    def for_app(self, provider: str, facts: OAuthFacts, app: App, *, kind: str = "api", **bounds: Any) -> ProviderHttp:
+        """A way to the provider of one integration, its hosts as `hosts_of` tells them; bounds as above.
+
+        Raises: Misconfigured, NotAllowed (see `hosts_of`).
+        """
+        hosts = hosts_of(facts, app)
+        return self.for_provider(provider, hosts=hosts.chosen, operator_hosts=hosts.fixed, kind=kind, **bounds)
 
     async def send(self, way: ProviderHttp, request: Request) -> Response:
         """One call. Use `ProviderHttp.send`."""
