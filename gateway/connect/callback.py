@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl
-from uuid import UUID
 
 from gateway import exchange, ids
 from gateway.connect import accounts, parties, staging, store, tokens, wishes
 from gateway.connect.accounts import Known
 from gateway.connect.flow import Flow, Found, back, count, is_of, title
-from gateway.connect.outcomes import Kind, Outcome, Redirect, Told
+from gateway.connect.outcomes import Outcome, Redirect, Told
 from gateway.connect.parties import Party
 from gateway.connect.staging import Brought
 from gateway.connect.store import Session
 from gateway.connect.tokens import Proof
 from gateway.connections import grants
 from gateway.connections import store as connections
-from gateway.connections.scopes import Ledger
 from gateway.database import Db
 from gateway.errors import Unavailable
 from gateway.vault.cipher import SealBroken
@@ -144,37 +142,110 @@ class Callback:
         gathered = await _gathered(party, profiles, sets, identity, known)
         return await self._kept(found, profiles, gathered, known)
 
-    async def _kept(
-        self, found: Found, profiles: tuple[str, ...], gathered: list[Brought], known: Known
-    ) -> Outcome:
-        """In one transaction: whose account, what is missing, what is staged, and what comes next."""
+    async def _kept(self, found: Found, profiles: tuple[str, ...], gathered: list[Brought], known: Known) -> Outcome:
+        """In one transaction: whose account it is, what is staged, and what comes next."""
         session, region = found.session, found.region
-        sealed = await staging.seal(region, session, gathered)
         left = session.asked[len(profiles) :]
+        missing = () if left else await _missing(found, gathered)
+        sealed = await staging.seal(region, session, gathered)
         code = tokens.fresh()
         async with region.database.transaction() as tx:
             now = await store.lock(tx, session.id)
             if now is None or now.state != "opened" or now.asked != session.asked:
                 return Told(kind="refused", title=title(found.integration))
-            if not await self._is_the_account(tx, session, known):
-                await connections.lock_and_say_wrong_account(tx, session, self._new_id())
-                wrong = True
-            else:
-                wrong = False
+            fits = await self._fits(tx, now, known)
+            if fits:
                 await staging.put(tx, session, sealed)
                 await store.advance(tx, session.id, left, known.subject)
-                missing = () if left else await self._missing(tx, found, gathered)
                 if not left:
-                    await store.returned(
-                        tx, session.id, "scopes_missing" if missing else "connected",
-                        tokens.hashed(region.keyring, "code", code), COMPLETE_S,
-                    )  # fmt: skip
-        if wrong:
+                    await _returned(tx, found, "scopes_missing" if missing else "connected", code)
+        if not fits:
             return await self._flow.stopped(found, "wrong_account", None)
         if left:
             return await self._flow.next(found, replace(session, asked=left))
         count(found.integration, "consented")
         return _end(found, code, missing)
 
-    def _new_id(self) -> UUID:
-        return ids.uuid7(self._gateway.clock.now())
+    async def _fits(self, tx: Db, session: Session, known: Known) -> bool:
+        """Is it the account that this session is about? If not, the stream says so: somebody may be trying something."""
+        if session.subject_hash is not None and session.subject_hash != known.subject:
+            fits = False  # two consents of one session, of two accounts
+        elif not session.reconnects or session.allow_account_switch:
+            return True
+        else:
+            connection = await connections.get(tx, session.connection_id)
+            held = await connections.accounts_of(tx, connection.id)
+            fits = accounts.is_same(connection, held, known.subject, known.accounts)
+        if not fits and session.reconnects and await grants.lock(tx, session.connection_id) is not None:
+            event_id = ids.uuid7(self._gateway.clock.now())
+            await connections.settle(tx, session.connection_id, event_id, cause="connect", say="wrong_account")
+        return fits
+
+
+def _is_from(party: Party, iss: str | None) -> bool:
+    """RFC 9207 section 2.4: an issuer that is named must be the right one, and one that always names itself must."""
+    if iss is None:
+        return not party.facts.issuer_always
+    return party.issuer is None or iss == party.issuer
+
+
+async def _identified(party: Party, sets: Mapping[str, TokenSet]) -> Identity:
+    identify = party.provider.identify
+    assert identify is not None, "whoever has an authorize_url has identify(): the registry sees to it"
+    return await identify(party.http, party.app, sets)
+
+
+async def _gathered(
+    party: Party, profiles: tuple[str, ...], sets: Mapping[str, TokenSet], identity: Identity, known: Known
+) -> list[Brought]:
+    """The token set of each access profile that was asked for; some are minted for the account instead.
+
+    Raises: ProviderError (OddAnswer: the answer leaves one out).
+    """
+    gathered = []
+    for profile in profiles:
+        if profile in party.facts.minted:
+            assert party.provider.mint is not None
+            minted = await party.provider.mint(party.http, party.app, identity.accounts)
+            gathered.append(staging.brought(profile, minted, known.accounts, known.reach, "installation"))
+        elif profile in sets:
+            gathered.append(staging.brought(profile, sets[profile], known.accounts, known.reach))
+        else:
+            raise OddAnswer("profile_left_out")
+    return gathered
+
+
+async def _missing(found: Found, gathered: list[Brought]) -> tuple[str, ...]:
+    """Required scopes that all consents of the session together left out.    Raises: Unavailable."""
+    session, region = found.session, found.region
+    here = {one.access_profile for one in gathered}
+    earlier = [one for one in await staging.opened(region, session) if one.access_profile not in here]
+    before = {grant.access_profile: grant.ledger for grant in await grants.of(region.database, [session.connection_id])}
+    missing: set[str] = set()
+    for one in (*earlier, *gathered):
+        if one.access_profile in session.profiles:
+            wish = session.profiles[one.access_profile]
+            missing.update(wish.ledger(one.scopes, before.get(one.access_profile)).to_mend)
+    return tuple(sorted(missing))
+
+
+async def _returned(tx: Db, found: Found, outcome: str, code: str) -> None:
+    session = found.session
+    if not session.reconnects:
+        new = connections.NewConnection(
+            id=session.connection_id, tenant_id=session.tenant_id, integration_id=session.integration_id,
+            external_id=None, end_user_id=session.end_user_id, labels=session.labels, accounts=(),
+        )  # fmt: skip
+        await connections.expect(tx, new)
+    await store.returned(tx, session.id, outcome, tokens.hashed(found.region.keyring, "code", code), COMPLETE_S)
+
+
+def _end(found: Found, code: str, missing: tuple[str, ...]) -> Outcome:
+    """All consents are given: the code goes to the platform, by the browser that saw them."""
+    where = back(found.integration, found.session, code=code)
+    if missing:
+        shown = None if where is not None else code
+        return Told(kind="scopes_missing", title=title(found.integration), back=where, code=shown, missing=missing)
+    if where is not None:
+        return Redirect(where)
+    return Told(kind="connected", title=title(found.integration), code=code)

@@ -26,7 +26,7 @@ from gateway.connect.tokens import Proof
 from gateway.integrations.profiles import returns_to
 from gateway.regions import Region
 from gateway.service import Gateway
-from providers.errors import Misconfigured, ProviderError
+from providers.errors import ProviderError
 from providers.oauth import Asked
 
 CONSENT_S = 600.0  # how long a consent may take, from the button to the callback
@@ -79,7 +79,7 @@ class Flow:
         if (kind := _closed(session)) is not None:
             return Told(kind=kind, title=title(found.integration), back=back(found.integration, session))
         bound = session.state == "opened"
-        if (bound or session_id is not None) and not self._is_of(found, browser):
+        if (bound or session_id is not None) and not is_of(found, browser):
             return Told(kind="used")
         browser = browser if browser is not None and tokens.is_one(browser) else tokens.fresh()
         going = await self._send_off(found, tokens.hashed(keyring, "browser", browser))
@@ -133,9 +133,6 @@ class Flow:
             if found is not None:
                 return self._with_integration(region, found)
         return None
-
-    def _is_of(self, found: Found, browser: str | None) -> bool:
-        return is_of(found, browser)
 
     async def _by_link(self, link: str) -> Found | None:
         if not tokens.is_one(link):
@@ -201,4 +198,4 @@ def _asked(party: Party, session: Session, state: str, proof: Proof) -> Asked:
     )  # fmt: skip
 
 
-__all__ = ["Flow", "Found", "Misconfigured", "back", "count", "is_of", "title"]
+__all__ = ["Flow", "Found", "back", "count", "is_of", "title"]
