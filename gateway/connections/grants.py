@@ -21,7 +21,9 @@ from gateway.vault.tokens import Sealed
 
 COLUMNS = """g.connection_id, g.access_profile, g.state, g.reason, g.generation, g.token_version, g.held, g.kind, g.requested,
              g.granted, g.missing, g.lost, g.optional_missing, g.parameters, g.reach_hash, g.granted_at, t.issued_at,
-             t.expires_at, t.refresh_expires_at, coalesce(t.has_refresh, false) AS has_refresh, t.token_type"""
+             t.expires_at, t.refresh_expires_at, coalesce(t.has_refresh, false) AS has_refresh, t.token_type,
+             g.restored OR (SELECT e.tokens_epoch <> e.epoch OR e.identity <> gateway.identity() FROM gateway.epoch e)
+               AS restored"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,17 @@ class Grant:
     refresh_expires_at: datetime | None
     has_refresh: bool
     token_type: str | None
+    restored: bool  # came out of a backup (or the whole database did, and grants have not been looked at yet)
+
+
+def may_refresh(grant: Grant) -> bool:
+    """May its refresh token be sent, or a token be minted for it, without being told to? THE rule, for every refresher.
+
+    `held`: somebody else refreshes it until the cut-over, and two refreshers kill a rotating grant. `restored`: the
+    refresh token may have been superseded after the backup, and sending it can revoke the whole family (PROTOCOLS 12).
+    Unexpired access tokens are handed out all the same. Whether its state lets it be refreshed is the machine's question.
+    """
+    return not grant.held and not grant.restored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +94,10 @@ INSERT INTO gateway.grants AS g (connection_id, access_profile, state, reason, g
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, gateway.now())
 ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (state, reason, generation, token_version, held, kind, requested, granted, missing, lost, optional_missing, parameters,
-        reach_hash, granted_at)
+        reach_hash, granted_at, restored, source_mac)
      = (excluded.state, excluded.reason, excluded.generation, excluded.token_version, excluded.held, excluded.kind,
         excluded.requested, excluded.granted, excluded.missing, excluded.lost, excluded.optional_missing,
-        excluded.parameters, excluded.reach_hash, excluded.granted_at)"""
+        excluded.parameters, excluded.reach_hash, excluded.granted_at, false, NULL)"""
 
 
 async def put(

@@ -27,6 +27,8 @@ CREATE TABLE gateway.grants (
   generation integer NOT NULL CHECK (generation > 0),
   token_version integer NOT NULL CHECK (token_version > 0),
   held boolean NOT NULL DEFAULT false,   -- imported before a cut-over: neither refreshed nor renewed
+  restored boolean NOT NULL DEFAULT false,   -- came out of a backup: its refresh token may be superseded, so only on command
+  source_mac bytea,                   -- keyed hash of the token set it was imported with: the same line again is no news
   kind text NOT NULL DEFAULT 'code' CHECK (kind IN ('code', 'client_credentials', 'installation')),
   requested text[] NOT NULL DEFAULT '{}',
   granted text[] NOT NULL DEFAULT '{}',
@@ -160,3 +162,9 @@ CREATE TABLE gateway.key_rotations (
   done bigint NOT NULL DEFAULT 0,
   position jsonb NOT NULL DEFAULT '{}'
 );
+
+-- For which epoch of the log the grants have been looked at. Behind `epoch`: the database was put back, and until all
+-- grants of providers that rotate are marked `restored`, nothing is refreshed (PROTOCOLS 12).
+ALTER TABLE gateway.epoch ADD COLUMN tokens_epoch bigint;
+UPDATE gateway.epoch SET tokens_epoch = epoch;
+ALTER TABLE gateway.epoch ALTER COLUMN tokens_epoch SET NOT NULL;
