@@ -107,6 +107,14 @@ PARTITIONS_AHEAD_DAYS = Gauge(
     registry=REGISTRY,
 )
 
+# Tokens.
+TOKEN_CHECK_BATCH_READS = Histogram(
+    "posthouse_token_check_batch_reads",
+    "Token reads that shared one check of the database.",
+    buckets=BATCH_BUCKETS,
+    registry=REGISTRY,
+)
+
 # Readers.
 CONSUMER_LAG_EVENTS = Gauge(
     "posthouse_consumer_lag_events",
