@@ -14,6 +14,8 @@ ACTIONS = frozenset(
         "tenants:write",
         "connections:read",
         "connections:write",
+        "connect:read",
+        "connect:write",
         "endpoints:read",
         "endpoints:write",
         "integrations:read",
