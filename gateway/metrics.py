@@ -108,6 +108,11 @@ PARTITIONS_AHEAD_DAYS = Gauge(
     registry=REGISTRY,
 )
 
+# Tokens.
+TOKEN_CHECK_BATCH_READS = Histogram(
+    "posthouse_token_check_batch_reads",
+    "Token reads that shared one check of the database.",
+    buckets=BATCH_BUCKETS,
 # Connecting accounts.
 CONNECTS = Counter(
     "posthouse_connect_total",

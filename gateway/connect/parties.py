@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from gateway import exchange
 from gateway.catalog import Integration
 from gateway.connect.store import Session
-from gateway.outbound import hosts_of
 from gateway.service import Gateway
 from providers import oauth
 from providers.calls import Http
@@ -56,10 +55,7 @@ async def party(gateway: Gateway, integration: Integration, parameters: Mapping[
     facts = exchange.facts_of(integration)
     app = exchange.app_of(integration, gateway.settings.public_url, parameters)
     app = replace(app, now=gateway.clock.now())
-    hosts = hosts_of(facts, app)
-    http = gateway.outbound.for_provider(
-        integration.provider.facts.name, hosts=hosts.chosen, operator_hosts=hosts.fixed, kind="connect"
-    )
+    http = gateway.outbound.for_app(integration.provider.facts.name, facts, app, kind="connect")
     return Party(integration, facts, app, http)
 
 
