@@ -19,6 +19,7 @@ from gateway.cli import (
     keys,
     migrate,
     openapi,
+    sandbox,
     serve,
     up,
 )
@@ -39,6 +40,7 @@ app.command("apply")(apply.apply)
 app.command("alerts")(alerts.alerts)
 app.command("openapi")(openapi.openapi)
 app.command("deploy")(deploy.deploy)
+app.command("sandbox")(sandbox.sandbox)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(deliveries.app, name="deliveries")
