@@ -112,6 +112,16 @@ TOKEN_CHECK_BATCH_READS = Histogram(
     "posthouse_token_check_batch_reads",
     "Token reads that shared one check of the database.",
     buckets=BATCH_BUCKETS,
+    registry=REGISTRY,
+)
+REFRESHES = Counter(
+    "posthouse_refreshes_total",
+    "Refreshes of tokens, by outcome: refreshed, overtaken (by another process, a reconnect or a revocation), failed, "
+    "unwritten (an attempt to write what came failed; it is tried again).",
+    ("integration", "outcome"),
+    registry=REGISTRY,
+)
+
 # Connecting accounts.
 CONNECTS = Counter(
     "posthouse_connect_total",

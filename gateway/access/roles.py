@@ -14,6 +14,8 @@ ACTIONS = frozenset(
         "tenants:write",
         "connections:read",
         "connections:write",
+        "tokens:read",
+        "signals:write",
         "connect:read",
         "connect:write",
         "endpoints:read",

@@ -126,7 +126,13 @@ OTHERS = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1 AND a
 
 
 async def know(
-    tx: Db, connection: Connection, subject_hash: UUID, accounts: Sequence[UUID], *, external_id: str | None, switched: bool
+    tx: Db,
+    connection: Connection,
+    subject_hash: UUID,
+    accounts: Sequence[UUID],
+    *,
+    external_id: str | None,
+    switched: bool,
 ) -> None:
     """Whose account it is, as the provider says. `switched`: another one than before, whose names are forgotten."""
     await tx.execute(KNOW, connection.id, subject_hash, external_id)
@@ -214,8 +220,8 @@ FOLDED = """UPDATE gateway.connections SET state = $2, reason = $3, updated_at =
 async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say: str | None = None) -> Connection:
     """Fold the grants' states into the connection's and say what changed, as the last statement of the transaction.
 
-    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). `say`: the event's name where something
-    is to be said even though the state stays (`scopes_changed`); unset: the new state's name, if it is new.
+    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). A new state is said by its own name;
+    `say` names an event beside it, for what is to be said even though the state stays (`scopes_changed`).
     The caller holds the connection's lock.
     """
     before = await get(tx, connection_id)
@@ -224,15 +230,16 @@ async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say
     reason = next((grant.reason for grant in held if grant.state == state and grant.reason), None)
     await tx.execute(FOLDED, connection_id, state, reason)
     after = await get(tx, connection_id)
-    name = say if say is not None else (after.state if after.state != before.state else None)
-    if name is not None:
+    names = [name for name in (say, after.state if after.state != before.state else None) if name is not None]
+    if names:
         more = {
             "previous_state": before.state,
             "cause": cause,
             "reason": after.reason,
             "access_profiles": {grant.access_profile: told(grant) for grant in held},
         }
-        await append(tx, [_event(after, name, event_id, more)])
+        event_ids = [event_id, *(ids.uuid7(after.updated_at) for _ in names[1:])]
+        await append(tx, [_event(after, name, of, more) for name, of in zip(names, event_ids, strict=True)])
     return after
 
 

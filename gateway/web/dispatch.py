@@ -26,7 +26,7 @@ from gateway.access.keys import ApiKey
 from gateway.errors import Forbidden, Problem, Unauthenticated, Unavailable
 from gateway.service import Gateway
 from gateway.web import idempotency, problems, requests
-from gateway.web.routing import Call, Route
+from gateway.web.routing import Call, Route, Sent, json
 from gateway.web.upstream import reachable
 
 log = structlog.get_logger(__name__)
@@ -38,15 +38,6 @@ HEADERS = (
     (b"cache-control", b"no-store"),  # answers hold what only this key may see
     (b"x-content-type-options", b"nosniff"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A whole answer."""
-
-    status: int
-    body: bytes = b""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(slots=True)
@@ -142,7 +133,7 @@ class Endpoint:
         begun = idempotency.begin(gateway.control, gateway.control_keyring, caller, sent_key, told)
         ticket = await self._patiently(begun, route.limit_s)
         if ticket.answer is not None:
-            stored = _json(ticket.answer.status, ticket.answer.body)
+            stored = json(ticket.answer.status, ticket.answer.body)
             return Sent(stored.status, stored.body, (*stored.headers, (b"idempotency-replayed", b"true")))
         try:
             sent = await self._run(route, call(ticket.new_id))
@@ -164,7 +155,9 @@ class Endpoint:
 
     async def _run(self, route: Route, call: Call[Any, Any]) -> Sent | Response:
         work = route.handler(self._gateway, call)
-        made = await (work if route.stream else self._patiently(work, route.limit_s))
+        made = await (work if route.stream or route.direct else self._patiently(work, route.limit_s))
+        if isinstance(made, Sent):
+            return made
         if isinstance(made, Response):
             if route.stream:
                 return made
@@ -172,7 +165,7 @@ class Endpoint:
                 made.status_code, bytes(made.body), tuple(h for h in made.raw_headers if h[0] != b"content-length")
             )
         if isinstance(made, BaseModel):
-            return _json(route.status, made.model_dump_json().encode())
+            return json(route.status, made.model_dump_json().encode())
         return Sent(204)
 
     async def _patiently(self, work: Any, limit_s: float) -> Any:
@@ -223,10 +216,6 @@ async def refuse(
         await _send(send, Sent(problem.status, body, (*headers, *more)), request_id, head=head)
     except OSError:
         pass
-
-
-def _json(status: int, body: bytes) -> Sent:
-    return Sent(status, body, ((b"content-type", b"application/json"),))
 
 
 async def _send(send: Send, sent: Sent, request_id: str, *, head: bool) -> None:
