@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -58,6 +59,7 @@ class Endpoint:
         self._allow = ", ".join(sorted(allowed)).encode()
         self._going_on: set[asyncio.Future[None]] = set()
         self._seconds = metrics.HTTP_SECONDS.labels(path)
+        self._counted: dict[tuple[str, int], Counter] = {}  # by method and status, as they come up
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request. No exception leaves this."""
@@ -198,9 +200,14 @@ class Endpoint:
         """The one line and the figures of a request."""
         route, key = admitted.route, admitted.key
         method = method if method in METHODS else "other"
-        metrics.HTTP_REQUESTS.labels(self._path, method, str(status)).inc()
+        counted = self._counted.get((method, status))
+        if counted is None:
+            counted = self._counted[method, status] = metrics.HTTP_REQUESTS.labels(self._path, method, str(status))
+        counted.inc()
         if route is None or not route.stream:
             self._seconds.observe(taken_s)
+        if route is not None and route.direct and status < 400:
+            return
         # Probes and scrapes come every few seconds and say nothing.
         tell = log.debug if route is not None and route.action is None else log.info
         key_id = None if key is None else ids.show(ids.KEY, key.id)

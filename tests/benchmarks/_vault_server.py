@@ -58,7 +58,7 @@ async def main(mode: str) -> None:
     if "BENCH_PROFILE" in os.environ:
         import cProfile
 
-        profile = cProfile.Profile()
+        profile = cProfile.Profile(__import__("time").thread_time)
         profile.enable()
     serving = asyncio.create_task(server.serve([bound]))
     print(listen.url_of(bound), flush=True)
