@@ -58,6 +58,21 @@ class Gateway:
             raise
         return gateway
 
+    @classmethod
+    async def for_command(cls, settings: Settings, clock: Clock | None = None) -> Gateway:
+        """The parts for one command: connected, control read once, nothing in the background.    Raises: as `open`."""
+        gateway = cls(settings, clock or SystemClock(), keyring.load(settings))
+        try:
+            await gateway.control.open()
+            await checks.verify_against(gateway.control, gateway.control_keyring)
+            for region in gateway.regions:
+                await region.database.open()
+            await gateway.catalog.refresh()
+        except BaseException:
+            await gateway.close()
+            raise
+        return gateway
+
     async def _open(self) -> None:
         await self.control.open()
         await checks.verify_against(self.control, self.control_keyring)

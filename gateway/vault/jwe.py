@@ -47,7 +47,9 @@ class Recipient:
         """From base64url of 32 bytes.    Raises: Invalid, it is no key that could keep a secret."""
         raw = _decoded(text)
         if raw is None or len(raw) != KEY_BYTES or _text(raw) != text:
-            raise Invalid("a recipient is 32 bytes in base64url, 43 characters, as `posthouse connections keygen` prints it")
+            raise Invalid(
+                "a recipient is 32 bytes in base64url, 43 characters, as `posthouse connections keygen` prints it"
+            )
         key = X25519PublicKey.from_public_bytes(raw)
         try:
             X25519PrivateKey.generate().exchange(key)
@@ -80,7 +82,9 @@ class PrivateKey:
             jwk = None
         raw = _decoded(jwk.get("d")) if isinstance(jwk, dict) and jwk.get("crv") == CURVE else None
         if raw is None or len(raw) != KEY_BYTES:
-            raise Invalid("that is no private key: an OKP JWK of X25519 is wanted, as `posthouse connections keygen` makes it")
+            raise Invalid(
+                "that is no private key: an OKP JWK of X25519 is wanted, as `posthouse connections keygen` makes it"
+            )
         return cls.of(X25519PrivateKey.from_private_bytes(raw))
 
     def to_json(self) -> str:

@@ -17,6 +17,7 @@ from gateway import ids, metrics
 from gateway.errors import NotFound
 from gateway.service import Gateway
 from gateway.web import (
+    adoption,
     connections,
     consumers,
     endpoints,
@@ -35,6 +36,7 @@ from gateway.web.routing import Call, NoQuery, Route
 ROUTES: list[Route] = [
     *tenants.ROUTES,
     *connections.ROUTES,
+    *adoption.ROUTES,
     *endpoints.ROUTES,
     *integrations.ROUTES,
     *keys.ROUTES,
