@@ -107,6 +107,20 @@ PARTITIONS_AHEAD_DAYS = Gauge(
     registry=REGISTRY,
 )
 
+# Tokens.
+TOKEN_CHECK_BATCH_READS = Histogram(
+    "posthouse_token_check_batch_reads",
+    "Token reads that shared one check of the database.",
+    buckets=BATCH_BUCKETS,
+# Connecting accounts.
+CONNECTS = Counter(
+    "posthouse_connect_total",
+    "What became of connect sessions, by integration: opened (the button was pressed), consented, connected, scopes_missing, "
+    "denied, wrong_account, provider_error, misconfigured, refused (a callback that is not this browser's or not ours), expired.",
+    ("integration", "outcome"),
+    registry=REGISTRY,
+)
+
 # Readers.
 CONSUMER_LAG_EVENTS = Gauge(
     "posthouse_consumer_lag_events",

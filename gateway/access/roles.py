@@ -16,6 +16,8 @@ ACTIONS = frozenset(
         "connections:write",
         "connections:import",
         "connections:export",  # hands out refresh tokens, sealed to whom the caller names: the administrator's alone
+        "connect:read",
+        "connect:write",
         "endpoints:read",
         "endpoints:write",
         "integrations:read",

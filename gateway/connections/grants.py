@@ -19,7 +19,7 @@ from gateway.connections.states import State
 from gateway.database import Db
 from gateway.vault.tokens import Sealed
 
-COLUMNS = """g.connection_id, g.access_profile, g.state, g.reason, g.generation, g.token_version, g.held, g.kind, g.requested,
+COLUMNS = """g.connection_id, g.access_profile, g.state, g.reason, g.since, g.generation, g.token_version, g.held, g.kind, g.requested,
              g.granted, g.missing, g.lost, g.optional_missing, g.parameters, g.reach_hash, g.granted_at, t.issued_at,
              t.expires_at, t.refresh_expires_at, coalesce(t.has_refresh, false) AS has_refresh, t.token_type,
              g.restored OR (SELECT e.tokens_epoch <> e.epoch OR e.identity <> gateway.identity() FROM gateway.epoch e)
@@ -34,6 +34,7 @@ class Grant:
     access_profile: str
     state: State
     reason: str | None
+    since: datetime  # in that state, for that reason
     generation: int
     token_version: int
     held: bool
@@ -90,14 +91,14 @@ async def lock(tx: Db, connection_id: UUID) -> State | None:
 
 PUT = """
 INSERT INTO gateway.grants AS g (connection_id, access_profile, state, reason, generation, token_version, held, kind, requested,
-                            granted, missing, lost, optional_missing, parameters, reach_hash, granted_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, gateway.now())
+                            granted, missing, lost, optional_missing, parameters, reach_hash, granted_at, since)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, gateway.now(), gateway.now())
 ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (state, reason, generation, token_version, held, kind, requested, granted, missing, lost, optional_missing, parameters,
-        reach_hash, granted_at, restored, source_mac)
+        reach_hash, granted_at, restored, source_mac, since)
      = (excluded.state, excluded.reason, excluded.generation, excluded.token_version, excluded.held, excluded.kind,
         excluded.requested, excluded.granted, excluded.missing, excluded.lost, excluded.optional_missing,
-        excluded.parameters, excluded.reach_hash, excluded.granted_at, false, NULL)"""
+        excluded.parameters, excluded.reach_hash, excluded.granted_at, false, NULL, excluded.since)"""
 
 
 async def put(
@@ -125,15 +126,16 @@ async def put(
 
 PUT_TOKENS = """
 INSERT INTO gateway.tokens (connection_id, access_profile, tenant_id, generation, token_version, data_key_version,
-                            sealed_access, sealed_refresh, has_refresh, token_type, issued_at, expires_at, refresh_expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8 IS NOT NULL, $9, gateway.now(), gateway.now() + make_interval(secs => $10),
-        gateway.now() + make_interval(secs => $11))
+                            sealed_access, sealed_refresh, has_refresh, token_type, issued_at, expires_at, refresh_expires_at,
+                            kv_path)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $12, $9, gateway.now(), gateway.now() + make_interval(secs => $10),
+        gateway.now() + make_interval(secs => $11), $13)
 ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (generation, token_version, data_key_version, sealed_access, sealed_refresh, has_refresh, token_type, issued_at,
-        expires_at, refresh_expires_at)
+        expires_at, refresh_expires_at, kv_path)
      = (excluded.generation, excluded.token_version, excluded.data_key_version, excluded.sealed_access,
         excluded.sealed_refresh, excluded.has_refresh, excluded.token_type, excluded.issued_at, excluded.expires_at,
-        excluded.refresh_expires_at)"""
+        excluded.refresh_expires_at, excluded.kv_path)"""
 
 
 async def put_tokens(
@@ -143,12 +145,13 @@ async def put_tokens(
     await tx.execute(
         PUT_TOKENS, connection_id, access_profile, tenant, generation, token_version, new.sealed.data_key_version,
         new.sealed.access, new.sealed.refresh, new.token_type, new.expires_in_s, new.refresh_expires_in_s,
+        new.sealed.has_refresh or new.sealed.refresh is not None, new.sealed.kv_path,
     )  # fmt: skip
 
 
 # Compare and swap: whoever lost its right meanwhile (a reconnect, another refresh, a revocation) writes nothing.
 ROTATE = """UPDATE gateway.grants SET token_version = $5, state = $6, reason = $7, granted = $8, missing = $9, lost = $10,
-                   optional_missing = $11
+                   optional_missing = $11, since = CASE WHEN (state, reason) IS DISTINCT FROM ($6, $7) THEN gateway.now() ELSE since END
              WHERE connection_id = $1 AND access_profile = $2 AND generation = $3 AND token_version = $4
                AND state IN ('active', 'suspect', 'reauth_required') RETURNING true"""
 
@@ -168,7 +171,7 @@ async def rotate(
     return True
 
 
-MOVE = """UPDATE gateway.grants SET state = $4, reason = $5
+MOVE = """UPDATE gateway.grants SET state = $4, reason = $5, since = gateway.now()
            WHERE connection_id = $1 AND access_profile = ANY ($2::text[]) AND ($3::integer IS NULL OR generation = $3)
              AND state <> 'closed' AND (state, reason) IS DISTINCT FROM ($4, $5) RETURNING access_profile"""
 

@@ -76,6 +76,7 @@ INSERT INTO gateway.connections (id, tenant_id, integration_id, external_id, end
 VALUES ($1, $2, $3, $4, $5, $6, 'active', gateway.now(), gateway.now()) ON CONFLICT DO NOTHING RETURNING id"""
 ACCOUNTS = """INSERT INTO gateway.connection_accounts (integration_id, account_hash, connection_id)
               SELECT $1, h, $3 FROM unnest($2::uuid[]) AS h"""
+ADD_ACCOUNTS = ACCOUNTS + " ON CONFLICT DO NOTHING"
 TWIN = """SELECT id FROM gateway.connections
            WHERE tenant_id = $1 AND integration_id = $2 AND external_id = $3 AND state <> 'closed'"""
 
@@ -100,6 +101,46 @@ async def _there_already(tx: Db, new: NewConnection) -> Connection:
     twin = await tx.fetchval(TWIN, new.tenant_id, new.integration_id, new.external_id)
     more: dict[str, Any] = {} if twin is None else {"connection": ids.show(ids.CONNECTION, twin)}
     raise Conflict("An open connection of this tenant and integration has that external_id.", **more)
+
+
+# Its external id comes with its completion: until then it must not stand in the way of another try.
+EXPECT = """
+INSERT INTO gateway.connections (id, tenant_id, integration_id, end_user_id, labels, state, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, 'pending', gateway.now(), gateway.now()) ON CONFLICT DO NOTHING"""
+
+
+async def expect(tx: Db, new: NewConnection) -> None:
+    """Make a connection that waits for its completion: no delivery is its own yet. Again: nothing new."""
+    await tx.execute(EXPECT, new.id, new.tenant_id, new.integration_id, new.end_user_id, json.dumps(dict(new.labels)))
+
+
+async def twin(db: Db, new: NewConnection) -> UUID | None:
+    """The open connection that has this external id already."""
+    found: UUID | None = await db.fetchval(TWIN, new.tenant_id, new.integration_id, new.external_id)
+    return found
+
+
+KNOW = """UPDATE gateway.connections SET subject_hash = $2, external_id = coalesce(external_id, $3), updated_at = gateway.now()
+           WHERE id = $1"""
+OTHERS = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1 AND account_hash <> ALL ($2::uuid[])"
+
+
+async def know(
+    tx: Db, connection: Connection, subject_hash: UUID, accounts: Sequence[UUID], *, external_id: str | None, switched: bool
+) -> None:
+    """Whose account it is, as the provider says. `switched`: another one than before, whose names are forgotten."""
+    await tx.execute(KNOW, connection.id, subject_hash, external_id)
+    if switched:
+        await tx.execute(OTHERS, connection.id, list(accounts))
+    await tx.execute(ADD_ACCOUNTS, connection.integration_id, sorted(set(accounts)), connection.id)
+
+
+ACCOUNTS_OF = "SELECT account_hash FROM gateway.connection_accounts WHERE connection_id = $1"
+
+
+async def accounts_of(db: Db, connection_id: UUID) -> set[UUID]:
+    """The hashes of its accounts."""
+    return {row["account_hash"] for row in await db.fetch(ACCOUNTS_OF, connection_id)}
 
 
 GET = f"SELECT {COLUMNS} FROM gateway.connections c WHERE id = $1"  # noqa: S608 - a constant of this file

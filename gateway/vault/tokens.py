@@ -55,6 +55,7 @@ class Sealed:
     access: bytes | None = field(repr=False)
     refresh: bytes | None = field(repr=False)
     kv_path: str | None = None
+    has_refresh: bool = False  # there is a refresh token, wherever it lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,8 @@ class TokenVault:
             None if refresh is None else sealed_text(key, refresh, place.aad("refresh_token")),
         )
         if self._into is None:
-            return Sealed(key.version, blob.access, blob.refresh)
-        return Sealed(key.version, None, None, await self._into.write(place, blob))
+            return Sealed(key.version, blob.access, blob.refresh, None, refresh is not None)
+        return Sealed(key.version, None, None, await self._into.write(place, blob), refresh is not None)
 
     async def open(
         self, place: Place, purpose: Purpose, data_key_version: int, sealed: bytes | None, kv_path: str | None = None

@@ -24,6 +24,7 @@ CREATE TABLE gateway.grants (
   state text NOT NULL
     CHECK (state IN ('pending', 'active', 'suspect', 'suspended', 'reauth_required', 'revoked', 'closed')),
   reason text,                        -- why it is in that state, e.g. scopes_missing
+  since timestamptz NOT NULL DEFAULT '-infinity',   -- when it came into that state with that reason
   generation integer NOT NULL CHECK (generation > 0),
   token_version integer NOT NULL CHECK (token_version > 0),
   held boolean NOT NULL DEFAULT false,   -- imported before a cut-over: neither refreshed nor renewed
@@ -81,17 +82,19 @@ CREATE TABLE gateway.connect_sessions (
   end_user_id text,
   external_id text,
   labels jsonb NOT NULL DEFAULT '{}',
-  profiles jsonb NOT NULL,            -- {profile: {"required": [...], "optional": [...]}} as they were when it was made
+  profiles jsonb NOT NULL,            -- {profile: {"required": [...], "optional": [...], "ask": [...]}} as they were when it was made
   asked text[] NOT NULL,              -- access profiles still to be consented to, in order
   parameters jsonb NOT NULL DEFAULT '{}',
   return_url text,
   allow_account_switch boolean NOT NULL DEFAULT false,
   state text NOT NULL CHECK (state IN ('created', 'opened', 'returned', 'completed', 'failed', 'expired')),
   outcome text,                       -- connected, denied, scopes_missing, wrong_account, provider_error, …
+  reason text,                        -- a code that says more of it: the provider's, where that is a plain word
+  wrong_codes integer NOT NULL DEFAULT 0,   -- guesses at the one-time code: after the fifth the session has failed
   link_hash bytea NOT NULL UNIQUE,
   browser_hash bytea,                 -- of the cookie of the browser that pressed the button
   state_hash bytea UNIQUE,            -- of the `state` under way
-  sealed_verifier bytea,
+  sealed_verifier bytea,              -- PKCE verifier and nonce of the consent under way
   code_hash bytea,                    -- of the one-time code that completes it
   subject_hash uuid,                  -- the account that consented
   created_by uuid,                    -- API key
@@ -99,6 +102,7 @@ CREATE TABLE gateway.connect_sessions (
   expires_at timestamptz NOT NULL
 );
 CREATE INDEX ON gateway.connect_sessions (expires_at);
+CREATE INDEX connect_sessions_open ON gateway.connect_sessions (expires_at) WHERE state IN ('created', 'opened', 'returned');
 CREATE INDEX ON gateway.connect_sessions (tenant_id, id);
 
 CREATE TABLE gateway.staged_tokens (
