@@ -13,6 +13,7 @@ from gateway.database import AWAY, Database
 from gateway.endpoints.cache import EndpointCache
 from gateway.errors import SetupError, Unavailable
 from gateway.loop import every
+from gateway.outbound import Outbound
 from gateway.published_keys import PublishedKeys
 from gateway.refusals import Refusals
 from gateway.regions import DEFAULT, Region, Regions
@@ -37,7 +38,8 @@ class Gateway:
         self.control = Database(settings.control_url.get_secret_value())
         self.regions = Regions([Region.build(DEFAULT, settings.database_url.get_secret_value(), keys, settings, clock)])
         self.catalog = Catalog(self.control, keys, clock, settings)
-        self.published_keys = PublishedKeys(clock, settings)
+        self.outbound = Outbound(settings, clock)
+        self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
         self.refusals = Refusals()
         self.state: Literal["starting", "ready", "draining"] = "starting"
@@ -99,6 +101,7 @@ class Gateway:
             pass  # notes about refused deliveries, not deliveries
         await self.catalog.close()
         await self.published_keys.close()
+        await self.outbound.close()
         for region in self.regions:
             await region.close()
         await self.control.close()

@@ -194,7 +194,9 @@ async def staged(db: Db, session_id: UUID) -> list[Staged]:
     return [Staged(**dict(row)) for row in await db.fetch(STAGED, session_id)]
 
 
-ADVANCE = """UPDATE gateway.connect_sessions SET asked = $2, subject_hash = $3, outcome = NULL, reason = NULL WHERE id = $1"""
+ADVANCE = (
+    """UPDATE gateway.connect_sessions SET asked = $2, subject_hash = $3, outcome = NULL, reason = NULL WHERE id = $1"""
+)
 
 
 async def advance(tx: Db, session_id: UUID, asked: Sequence[str], subject_hash: UUID) -> None:
@@ -275,5 +277,10 @@ def _session(row: Any) -> Session:
     fields = dict(row)
     read = {name: json.loads(fields[name]) for name in ("labels", "parameters")}
     return Session(
-        **{**fields, **read, "profiles": wishes.from_json(json.loads(fields["profiles"])), "asked": tuple(fields["asked"])}
+        **{
+            **fields,
+            **read,
+            "profiles": wishes.from_json(json.loads(fields["profiles"])),
+            "asked": tuple(fields["asked"]),
+        }
     )

@@ -126,7 +126,13 @@ OTHERS = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1 AND a
 
 
 async def know(
-    tx: Db, connection: Connection, subject_hash: UUID, accounts: Sequence[UUID], *, external_id: str | None, switched: bool
+    tx: Db,
+    connection: Connection,
+    subject_hash: UUID,
+    accounts: Sequence[UUID],
+    *,
+    external_id: str | None,
+    switched: bool,
 ) -> None:
     """Whose account it is, as the provider says. `switched`: another one than before, whose names are forgotten."""
     await tx.execute(KNOW, connection.id, subject_hash, external_id)
