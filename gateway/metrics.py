@@ -113,6 +113,9 @@ TOKEN_CHECK_BATCH_READS = Histogram(
     "posthouse_token_check_batch_reads",
     "Token reads that shared one check of the database.",
     buckets=BATCH_BUCKETS,
+    registry=REGISTRY,
+)
+
 # Connecting accounts.
 CONNECTS = Counter(
     "posthouse_connect_total",

@@ -131,18 +131,19 @@ async def put_accounts(tx: Db, connections: Sequence[tuple[UUID, Ready]]) -> Non
 
 PUT = """
 INSERT INTO gateway.grants (connection_id, access_profile, state, reason, generation, token_version, held, kind, requested,
-                            granted, missing, lost, optional_missing, parameters, reach_hash, source_mac, granted_at)
+                            granted, missing, lost, optional_missing, parameters, reach_hash, source_mac, granted_at, since)
 SELECT n.connection_id, n.access_profile, n.state, n.reason, n.generation, n.token_version, n.held, n.kind, n.requested,
-       n.granted, n.missing, '{}', n.optional_missing, n.parameters, n.reach_hash, decode(n.source_mac, 'base64'), gateway.now()
+       n.granted, n.missing, '{}', n.optional_missing, n.parameters, n.reach_hash, decode(n.source_mac, 'base64'), gateway.now(),
+       gateway.now()
   FROM jsonb_to_recordset($1::jsonb) AS n(connection_id uuid, access_profile text, state text, reason text, generation integer,
          token_version integer, held boolean, kind text, requested text[], granted text[], missing text[],
          optional_missing text[], parameters jsonb, reach_hash uuid, source_mac text)
     ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (state, reason, generation, token_version, held, restored, kind, requested, granted, missing, lost, optional_missing,
-        parameters, reach_hash, source_mac, granted_at)
+        parameters, reach_hash, source_mac, granted_at, since)
      = (excluded.state, excluded.reason, excluded.generation, excluded.token_version, excluded.held, false, excluded.kind,
         excluded.requested, excluded.granted, excluded.missing, excluded.lost, excluded.optional_missing,
-        excluded.parameters, excluded.reach_hash, excluded.source_mac, excluded.granted_at)"""
+        excluded.parameters, excluded.reach_hash, excluded.source_mac, excluded.granted_at, excluded.since)"""
 PUT_TOKENS = """
 INSERT INTO gateway.tokens (connection_id, access_profile, tenant_id, generation, token_version, data_key_version, sealed_access,
                             sealed_refresh, kv_path, has_refresh, token_type, issued_at, expires_at, refresh_expires_at)
