@@ -6,7 +6,7 @@ import asyncio
 from typing import Literal
 from uuid import UUID
 
-from gateway import metrics
+from gateway import ids, metrics, restored
 from gateway.catalog import Catalog
 from gateway.clock import Clock, SystemClock
 from gateway.database import AWAY, Database
@@ -83,9 +83,11 @@ class Gateway:
             await settle(region.database)
             await region.upkeep.ready()
         await self.catalog.open()
+        await self.look_for_restores()
         self._loops = [
             asyncio.create_task(every(WATCH_EVERY_S, self.watch, name="watch")),
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
+            asyncio.create_task(every(WATCH_EVERY_S, self.look_for_restores, name="restored")),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
         ]
         self.state = "ready"
@@ -134,6 +136,15 @@ class Gateway:
         for state in states:
             metrics.CONSUMER_LAG_EVENTS.labels(state.name).set(state.lag_events)
             metrics.CONSUMER_LAG_SECONDS.labels(state.name).set(state.lag_s)
+
+    def new_id(self) -> UUID:
+        """An id for what a background loop makes."""
+        return ids.uuid7(self.clock.now())
+
+    async def look_for_restores(self) -> None:
+        """Set aside what must not be refreshed if a database was put back to an earlier point."""
+        for region in self.regions:
+            await restored.look(region, self.catalog, self.new_id)
 
     async def write_refusals(self) -> None:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""

@@ -109,7 +109,9 @@ class Completion:
         try:
             for one in await staging.opened(region, session):
                 found = before.get(one.access_profile)
-                ledger = session.profiles[one.access_profile].ledger(one.scopes, None if found is None else found.ledger)
+                ledger = session.profiles[one.access_profile].ledger(
+                    one.scopes, None if found is None else found.ledger
+                )
                 kept = session.reconnects and ledger.reason is not None and found is not None and found.state in ISSUED
                 aimed = Placed(one, ledger, found, None)
                 placed.append(aimed if kept else await _sealed(region, session, aimed))
