@@ -34,6 +34,7 @@ ACK_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1,
 COMMIT_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2)
 LOCK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+OUTBOUND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 BUILD = Info("posthouse_build", "What runs: the version of Posthouse and of Python.", registry=REGISTRY)
@@ -169,6 +170,22 @@ KEY_ROTATION_LEFT = Gauge(
     "posthouse_key_rotation_left",
     "What a rotation of keys under way has yet to do: `wrap` (data keys), `data` (sealed token sets). 0 when none is under way.",
     ("region", "kind"),
+    registry=REGISTRY,
+)
+
+# Outbound: calls of providers.
+OUTBOUND_CALLS = Counter(
+    "posthouse_outbound_calls_total",
+    "Calls of providers by kind (`token`, `api`, `revoke`, `keys` …) and outcome: `2xx` to `5xx`, or why there was no answer "
+    "(`timed_out`, `connect_failed`, `host_not_listed`, `address_not_public`, `too_large` …).",
+    ("provider", "kind", "outcome"),
+    registry=REGISTRY,
+)
+OUTBOUND_SECONDS = Histogram(
+    "posthouse_outbound_seconds",
+    "Time of a call of a provider, to the last byte of its answer or to giving up, in seconds.",
+    ("provider", "kind"),
+    buckets=OUTBOUND_BUCKETS,
     registry=REGISTRY,
 )
 

@@ -6,13 +6,14 @@ import asyncio
 from typing import Literal
 from uuid import UUID
 
-from gateway import metrics
+from gateway import ids, metrics, restored
 from gateway.catalog import Catalog, Integration
 from gateway.clock import Clock, SystemClock
 from gateway.database import AWAY, Database
 from gateway.endpoints.cache import EndpointCache
 from gateway.errors import SetupError, Unavailable
 from gateway.loop import every
+from gateway.outbound import Outbound
 from gateway.published_keys import PublishedKeys
 from gateway.refusals import Refusals
 from gateway.regions import DEFAULT, Region, Regions
@@ -42,7 +43,8 @@ class Gateway:
         self.control = Database(settings.control_url.get_secret_value())
         self.regions = Regions([Region.build(DEFAULT, settings.database_url.get_secret_value(), keys, settings, clock)])
         self.catalog = Catalog(self.control, keys, clock, settings)
-        self.published_keys = PublishedKeys(clock, settings)
+        self.outbound = Outbound(settings, clock)
+        self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
         self._checks = {r.name: Checks(r.database, settings.commit_deadline_s) for r in self.regions}
         self.refresher = Refresher(self.catalog, self.way_out, clock, settings.public_url)
@@ -66,6 +68,21 @@ class Gateway:
             raise
         return gateway
 
+    @classmethod
+    async def for_command(cls, settings: Settings, clock: Clock | None = None) -> Gateway:
+        """The parts for one command: connected, control read once, nothing in the background.    Raises: as `open`."""
+        gateway = cls(settings, clock or SystemClock(), keyring.load(settings))
+        try:
+            await gateway.control.open()
+            await checks.verify_against(gateway.control, gateway.control_keyring)
+            for region in gateway.regions:
+                await region.database.open()
+            await gateway.catalog.refresh()
+        except BaseException:
+            await gateway.close()
+            raise
+        return gateway
+
     async def _open(self) -> None:
         await self.control.open()
         await checks.verify_against(self.control, self.control_keyring)
@@ -75,9 +92,11 @@ class Gateway:
             await region.upkeep.ready()
             await self._checks[region.name].start()
         await self.catalog.open()
+        await self.look_for_restores()
         self._loops = [
             asyncio.create_task(every(WATCH_EVERY_S, self.watch, name="watch")),
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
+            asyncio.create_task(every(WATCH_EVERY_S, self.look_for_restores, name="restored")),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
         ]
         self.state = "ready"
@@ -94,6 +113,7 @@ class Gateway:
         await self.catalog.close()
         await self.published_keys.close()
         await self.refresher.close()
+        await self.outbound.close()
         for region in self.regions:
             await self._checks[region.name].stop()
             await region.close()
@@ -131,6 +151,15 @@ class Gateway:
         for state in states:
             metrics.CONSUMER_LAG_EVENTS.labels(state.name).set(state.lag_events)
             metrics.CONSUMER_LAG_SECONDS.labels(state.name).set(state.lag_s)
+
+    def new_id(self) -> UUID:
+        """An id for what a background loop makes."""
+        return ids.uuid7(self.clock.now())
+
+    async def look_for_restores(self) -> None:
+        """Set aside what must not be refreshed if a database was put back to an earlier point."""
+        for region in self.regions:
+            await restored.look(region, self.catalog, self.new_id)
 
     async def write_refusals(self) -> None:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""

@@ -34,7 +34,7 @@ def test_every_metric_is_documented_and_its_labels_are_bounded() -> None:
         "posthouse_ack_seconds", "posthouse_commit_batch_events", "posthouse_commit_seconds",
         "posthouse_append_lock_wait_seconds", "posthouse_inflight_bytes", "posthouse_consumer_lag_events",
         "posthouse_consumer_lag_seconds", "posthouse_dependency_up", "posthouse_partitions_ahead_days",
-        "posthouse_http_requests", "posthouse_sse_clients", "posthouse_build",
+        "posthouse_http_requests", "posthouse_outbound_calls", "posthouse_outbound_seconds", "posthouse_sse_clients", "posthouse_build",
     } <= seen  # fmt: skip
 
 

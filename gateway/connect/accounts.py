@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from gateway.connections.store import Connection
-from gateway.regions import account_hash
+from gateway.regions import account_hash, reach_hash
 from gateway.vault.keyring import Keyring
 from providers.oauth import Identity
 
@@ -23,9 +23,9 @@ class Known:
 def hashed(keyring: Keyring, integration: UUID, identity: Identity) -> Known:
     """Of one integration: the same account at another one is another hash."""
     return Known(
-        _hash(keyring, "subject", integration, identity.subject),
+        keyring.mac_id("subject", integration.bytes + identity.subject.encode("utf-8", "surrogatepass")),
         tuple(account_hash(keyring, integration, account) for account in dict.fromkeys(identity.accounts)),
-        None if identity.reach is None else _hash(keyring, "reach", integration, identity.reach),
+        None if identity.reach is None else reach_hash(keyring, integration, identity.reach),
     )
 
 
@@ -37,7 +37,3 @@ def is_same(connection: Connection, held: set[UUID], subject: UUID, accounts: tu
     if connection.subject_hash is not None:
         return connection.subject_hash == subject
     return not held or not held.isdisjoint(accounts)
-
-
-def _hash(keyring: Keyring, purpose: str, integration: UUID, text: str) -> UUID:
-    return keyring.mac_id(purpose, integration.bytes + text.encode("utf-8", "surrogatepass"))

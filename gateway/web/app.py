@@ -17,6 +17,7 @@ from gateway import ids, metrics
 from gateway.errors import NotFound
 from gateway.service import Gateway
 from gateway.web import (
+    adoption,
     connections,
     consumers,
     endpoints,
@@ -37,6 +38,7 @@ ROUTES: list[Route] = [
     *tenants.ROUTES,
     *connections.ROUTES,
     *tokens.ROUTES,
+    *adoption.ROUTES,
     *endpoints.ROUTES,
     *integrations.ROUTES,
     *keys.ROUTES,

@@ -115,7 +115,7 @@ class Endpoint:
         assert route is not None
         now = gateway.clock.now()
         query = self._readers[route.method].read(scope["query_string"])
-        raw = b"" if method in ("GET", "HEAD") else await requests.read_body(headers, receive)
+        raw = b"" if method in ("GET", "HEAD") else await requests.read_body(headers, receive, route.most_bytes)
         if raw and route.body is None:
             raise problems.invalid("body", "this route takes no body")
         body = None if route.body is None else requests.json_body(headers, raw, route.body)

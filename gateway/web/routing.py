@@ -116,6 +116,7 @@ class Route:
     direct: bool = False
     stream: bool = False  # answers without end: no time limit, no HEAD
     media: str = "application/json"
+    most_bytes: int | None = None  # of a body, where more than a management call's usual limit is needed
     limit_s: float = 25.0  # the handler's time; a long poll needs more
     description: str = ""  # Markdown, for the document
     private: bool = field(default=False)  # left out of the document
