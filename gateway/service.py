@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import UUID
 
@@ -118,6 +119,10 @@ class Gateway:
             await self._checks[region.name].stop()
             await region.close()
         await self.control.close()
+
+    def repeat(self, interval_s: float, run_once: Callable[[], Awaitable[object]], *, name: str) -> None:
+        """One more background loop, of a package above this one; it ends with the gateway."""
+        self._loops.append(asyncio.create_task(every(interval_s, run_once, name=name)))
 
     def drain(self) -> None:
         """Not ready any more; long polls and streams end now, everything else goes on."""

@@ -18,6 +18,7 @@ from gateway.errors import NotFound
 from gateway.service import Gateway
 from gateway.web import (
     adoption,
+    connect_sessions,
     connections,
     consumers,
     endpoints,
@@ -39,6 +40,7 @@ ROUTES: list[Route] = [
     *connections.ROUTES,
     *tokens.ROUTES,
     *adoption.ROUTES,
+    *connect_sessions.ROUTES,
     *endpoints.ROUTES,
     *integrations.ROUTES,
     *keys.ROUTES,
