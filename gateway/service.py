@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import UUID
 
-from gateway import metrics
+from gateway import ids, metrics, restored
 from gateway.catalog import Catalog
 from gateway.clock import Clock, SystemClock
 from gateway.database import AWAY, Database
@@ -21,6 +21,10 @@ from gateway.regions import DEFAULT, Region, Regions
 from gateway.settings import Settings
 from gateway.stream import consumers
 from gateway.stream.epoch import settle
+from gateway.tokens.check import Checks
+from gateway.tokens.reading import TokenReads
+from gateway.tokens.refresh import Refresher
+from gateway.tokens.reports import Reports
 from gateway.vault import checks, keyring
 from gateway.vault.keyring import Keyring
 
@@ -42,6 +46,10 @@ class Gateway:
         self.outbound = Outbound(settings, clock)
         self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
+        self._checks = {r.name: Checks(r.database, settings.commit_deadline_s) for r in self.regions}
+        self.refresher = Refresher(self.catalog, self.outbound, clock, settings.public_url)
+        self.tokens = TokenReads(self.regions, self._checks, self.refresher)
+        self.reports = Reports(self.catalog, self.refresher, self.outbound, clock, settings.public_url)
         self.refusals = Refusals()
         self.state: Literal["starting", "ready", "draining"] = "starting"
         self.draining = asyncio.Event()  # set once, by drain(): streams close themselves with their cursor
@@ -61,6 +69,21 @@ class Gateway:
             raise
         return gateway
 
+    @classmethod
+    async def for_command(cls, settings: Settings, clock: Clock | None = None) -> Gateway:
+        """The parts for one command: connected, control read once, nothing in the background.    Raises: as `open`."""
+        gateway = cls(settings, clock or SystemClock(), keyring.load(settings))
+        try:
+            await gateway.control.open()
+            await checks.verify_against(gateway.control, gateway.control_keyring)
+            for region in gateway.regions:
+                await region.database.open()
+            await gateway.catalog.refresh()
+        except BaseException:
+            await gateway.close()
+            raise
+        return gateway
+
     async def _open(self) -> None:
         await self.control.open()
         await checks.verify_against(self.control, self.control_keyring)
@@ -68,10 +91,13 @@ class Gateway:
             await region.open()
             await settle(region.database)
             await region.upkeep.ready()
+            await self._checks[region.name].start()
         await self.catalog.open()
+        await self.look_for_restores()
         self._loops = [
             asyncio.create_task(every(WATCH_EVERY_S, self.watch, name="watch")),
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
+            asyncio.create_task(every(WATCH_EVERY_S, self.look_for_restores, name="restored")),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
         ]
         self.state = "ready"
@@ -87,8 +113,10 @@ class Gateway:
             pass  # notes about refused deliveries, not deliveries
         await self.catalog.close()
         await self.published_keys.close()
+        await self.refresher.close()
         await self.outbound.close()
         for region in self.regions:
+            await self._checks[region.name].stop()
             await region.close()
         await self.control.close()
 
@@ -124,6 +152,15 @@ class Gateway:
         for state in states:
             metrics.CONSUMER_LAG_EVENTS.labels(state.name).set(state.lag_events)
             metrics.CONSUMER_LAG_SECONDS.labels(state.name).set(state.lag_s)
+
+    def new_id(self) -> UUID:
+        """An id for what a background loop makes."""
+        return ids.uuid7(self.clock.now())
+
+    async def look_for_restores(self) -> None:
+        """Set aside what must not be refreshed if a database was put back to an earlier point."""
+        for region in self.regions:
+            await restored.look(region, self.catalog, self.new_id)
 
     async def write_refusals(self) -> None:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""

@@ -9,6 +9,7 @@ import typer
 from gateway.cli import (
     alerts,
     apply,
+    connections,
     consumers,
     deliveries,
     deploy,
@@ -43,6 +44,7 @@ app.command("deploy")(deploy.deploy)
 app.command("sandbox")(sandbox.sandbox)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
+app.add_typer(connections.app, name="connections")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(events.app, name="events")
 app.add_typer(consumers.app, name="consumers")

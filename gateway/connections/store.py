@@ -7,7 +7,7 @@ Accounts are kept as keyed hashes only.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -220,8 +220,8 @@ FOLDED = """UPDATE gateway.connections SET state = $2, reason = $3, updated_at =
 async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say: str | None = None) -> Connection:
     """Fold the grants' states into the connection's and say what changed, as the last statement of the transaction.
 
-    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). `say`: the event's name where something
-    is to be said even though the state stays (`scopes_changed`); unset: the new state's name, if it is new.
+    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). A new state is said by its own name;
+    `say` names an event beside it, for what is to be said even though the state stays (`scopes_changed`).
     The caller holds the connection's lock.
     """
     before = await get(tx, connection_id)
@@ -230,16 +230,64 @@ async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say
     reason = next((grant.reason for grant in held if grant.state == state and grant.reason), None)
     await tx.execute(FOLDED, connection_id, state, reason)
     after = await get(tx, connection_id)
-    name = say if say is not None else (after.state if after.state != before.state else None)
-    if name is not None:
-        more = {
-            "previous_state": before.state,
-            "cause": cause,
-            "reason": after.reason,
-            "access_profiles": {grant.access_profile: told(grant) for grant in held},
-        }
-        await append(tx, [_event(after, name, event_id, more)])
+    names = [name for name in (say, after.state if after.state != before.state else None) if name is not None]
+    if names:
+        said = _more(before, after, cause, held)
+        event_ids = [event_id, *(ids.uuid7(after.updated_at) for _ in names[1:])]
+        await append(tx, [_event(after, name, of, said) for name, of in zip(names, event_ids, strict=True)])
     return after
+
+
+OF = f"SELECT {COLUMNS} FROM gateway.connections c WHERE id = ANY ($1::uuid[]) ORDER BY id"  # noqa: S608 - a constant
+LOCK_ALL = "SELECT id FROM gateway.connections WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE"
+FOLDED_ALL = """UPDATE gateway.connections c SET state = n.state, reason = n.reason, updated_at = gateway.now()
+                  FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n(id, state, reason) WHERE c.id = n.id"""
+
+
+async def lock_all(tx: Db, connections: Collection[UUID]) -> None:
+    """Let no other writer at these connections and their grants."""
+    await tx.fetch(LOCK_ALL, list(connections))
+
+
+async def settle_all(
+    tx: Db, connections: Collection[UUID], new_id: Callable[[], UUID], *, cause: str, say: str | None = None
+) -> list[Connection]:
+    """`settle` for many at once: their states folded, what changed said in one append, the transaction's last statement.
+
+    `new_id` gives an event's id at each call. The caller holds the connections' locks. Closed ones stay as they are.
+    """
+    before = [_connection(row) for row in await tx.fetch(OF, list(connections))]
+    of: dict[UUID, list[grants.Grant]] = {one.id: [] for one in before}
+    for grant in await grants.of(tx, list(of)):
+        of[grant.connection_id].append(grant)
+    moved: dict[UUID, tuple[State, str | None]] = {}
+    for one in before:
+        if of[one.id] and one.state != "closed":
+            state = fold(grant.state for grant in of[one.id])
+            reason = next((grant.reason for grant in of[one.id] if grant.state == state and grant.reason), None)
+            if (state, reason) != (one.state, one.reason):
+                moved[one.id] = (state, reason)
+    if moved:
+        states, reasons = [state for state, _ in moved.values()], [reason for _, reason in moved.values()]
+        await tx.execute(FOLDED_ALL, list(moved), states, reasons)
+    after = [_connection(row) for row in await tx.fetch(OF, list(connections))]
+    events = []
+    for was, now in zip(before, after, strict=True):
+        name = say if say is not None else (now.state if now.state != was.state else None)
+        if name is not None:
+            events.append(_event(now, name, new_id(), _more(was, now, cause, of[now.id])))
+    if events:
+        await append(tx, events)
+    return after
+
+
+def _more(was: Connection, now: Connection, cause: str, held: Sequence[grants.Grant]) -> dict[str, Any]:
+    return {
+        "previous_state": was.state,
+        "cause": cause,
+        "reason": now.reason,
+        "access_profiles": {grant.access_profile: told(grant) for grant in held},
+    }
 
 
 def told(grant: grants.Grant) -> dict[str, Any]:
