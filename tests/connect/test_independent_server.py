@@ -104,7 +104,7 @@ async def test_a_person_unticks_a_scope(town: Town, server: Server) -> None:
     assert heading(await way(town, made)) == "Some permissions are missing"
     server.narrowed = {"extra"}
     done = await connected(town)
-    assert (done["connection_state"], done["grants"]["reader"]["optional_missing"]) == ("active", ["extra"])
+    assert (done["connection_state"], done["grants"]["reader"]["scopes"]["optional_missing"]) == ("active", ["extra"])
 
 
 async def test_their_server_checks_our_pkce(town: Town, server: Server) -> None:

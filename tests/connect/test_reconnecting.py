@@ -103,7 +103,7 @@ async def test_required_scopes_missing_at_first(town: Town) -> None:
     code = dict(httpx.URL(on.replace("&amp;", "&")).params)["code"]
     done = await town.complete(made, code)
     assert (done["outcome"], done["connection_state"]) == ("scopes_missing", "reauth_required")
-    assert done["grants"]["reader"]["missing"] == [REQUIRED]
+    assert done["grants"]["reader"]["scopes"]["missing"] == [REQUIRED]
     name, data = (await town.events())[-1]
     assert (name, data["reason"]) == ("reauth_required", "scopes_missing")
 
@@ -126,12 +126,12 @@ async def test_optional_scopes_may_be_missing(town: Town) -> None:
     """Active, and listed; the browser goes straight back."""
     done = await town.connect(consent={"untick": ["contacts.read"]})
     assert (done["outcome"], done["connection_state"]) == ("connected", "active")
-    assert (done["grants"]["reader"]["missing"], done["grants"]["reader"]["optional_missing"]) == (
+    assert (done["grants"]["reader"]["scopes"]["missing"], done["grants"]["reader"]["scopes"]["optional_missing"]) == (
         [],
         ["contacts.read"],
     )
     more = await town.connect(connection=done["connection"], scopes="missing")
-    assert more["grants"]["reader"]["optional_missing"] == []
+    assert more["grants"]["reader"]["scopes"]["optional_missing"] == []
 
 
 async def test_a_reconnect_that_lacks_scopes_leaves_what_works(town: Town) -> None:
