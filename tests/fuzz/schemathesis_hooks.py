@@ -29,6 +29,10 @@ def _turn(context: Any, part: Part) -> int:
     return _asked[place] - 1
 
 
+def _path(context: Any) -> str:
+    return str(context.operation.path)
+
+
 def _generated(part: Part, turn: int) -> bool:
     return turn % 4 == LEFT_ALONE[part]
 
@@ -63,6 +67,8 @@ def map_query(context: Any, query: dict[str, Any] | None) -> dict[str, Any] | No
     mapped = _named(query, "query", turn)
     if "after" in mapped and not _generated("query", turn):
         mapped["after"] = KNOWN["cursor"][turn % len(KNOWN["cursor"])]
+    if _path(context).endswith("/token") and not _generated("query", turn):
+        mapped.pop("access_profile", None)
     if "wait_s" in mapped:
         mapped["wait_s"] = 0
     return mapped
@@ -87,6 +93,12 @@ def map_body(context: Any, body: Any) -> Any:
         mapped["secret"] = f"a secret of decent length {turn}"
     elif path.endswith("/commit"):
         mapped["partitions"] = KNOWN["leased"][: 1 + turn % 5]
+    elif path == "/v1/connect/sessions":
+        mapped = {"tenant": KNOWN["tenant_id"][turn % 3], "integration": "sandbox", "access_profiles": ["reader"]}
+    elif path.endswith("/signals"):
+        mapped = {"type": "token_rejected", "token_version": 1 + turn % 2}
+    elif path.endswith("/complete"):
+        mapped = {"code": KNOWN["code"]}
     elif path == "/v1/keys":
         mapped = {"name": "made", "role": "consumer"}
     return mapped
