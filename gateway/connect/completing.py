@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway import ids
 from gateway.connect import accounts, staging, store, tokens
 from gateway.connect.flow import count
 from gateway.connect.staging import Brought
@@ -141,6 +142,7 @@ class Completion:
         )
         if not same and not session.allow_account_switch:
             raise Conflict("The connection belongs to another account by now.")
+        await _refuse_twin(tx, session, connection)
         for one in placed:
             await _put(tx, session, one)
         if not same:
@@ -174,6 +176,19 @@ async def _sealed(region: Region, session: Session, aimed: Placed) -> Placed:
         refresh_expires_in_s=one.refresh_expires_in_s,
     )
     return Placed(one, aimed.ledger, aimed.before, new)
+
+
+async def _refuse_twin(tx: Db, session: Session, connection: Connection) -> None:
+    """Two links with one external id: the first to be completed has it.    Raises: Conflict."""
+    if session.external_id is None or connection.external_id == session.external_id:
+        return
+    new = connections.NewConnection(
+        id=connection.id, tenant_id=connection.tenant_id, integration_id=connection.integration_id,
+        external_id=session.external_id, end_user_id=None, labels={}, accounts=(),
+    )  # fmt: skip
+    if (twin := await connections.twin(tx, new)) is not None:
+        told = ids.show(ids.CONNECTION, twin)
+        raise Conflict("Another connection has got that external_id meanwhile: reconnect that one.", connection=told)
 
 
 def _moved(before: Grant | None, now: Grant | None) -> bool:
