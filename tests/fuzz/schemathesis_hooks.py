@@ -16,7 +16,13 @@ import schemathesis
 
 Part = Literal["path", "query", "body"]
 KNOWN: dict[str, Any] = json.loads(os.environ.get("KNOWN", "{}"))
-GET_BY = {"tenant": "tenant_id", "connection": "connection_id", "integration": "integration"}  # parameters of a query
+# Parameters of a query, and fields of a body.
+GET_BY = {
+    "tenant": "tenant_id",
+    "connection": "connection_id",
+    "integration": "integration",
+    "access_profile": "access_profile",
+}
 LEFT_ALONE: dict[Part, int] = {"path": 1, "query": 2, "body": 3}  # in which of four requests
 
 _asked: Counter[tuple[str, Part]] = Counter()
@@ -27,10 +33,6 @@ def _turn(context: Any, part: Part) -> int:
     place = (context.operation.label, part)
     _asked[place] += 1
     return _asked[place] - 1
-
-
-def _path(context: Any) -> str:
-    return str(context.operation.path)
 
 
 def _generated(part: Part, turn: int) -> bool:
@@ -67,8 +69,6 @@ def map_query(context: Any, query: dict[str, Any] | None) -> dict[str, Any] | No
     mapped = _named(query, "query", turn)
     if "after" in mapped and not _generated("query", turn):
         mapped["after"] = KNOWN["cursor"][turn % len(KNOWN["cursor"])]
-    if _path(context).endswith("/token") and not _generated("query", turn):
-        mapped.pop("access_profile", None)
     if "wait_s" in mapped:
         mapped["wait_s"] = 0
     return mapped
@@ -95,10 +95,10 @@ def map_body(context: Any, body: Any) -> Any:
         mapped["partitions"] = KNOWN["leased"][: 1 + turn % 5]
     elif path == "/v1/connect/sessions":
         mapped = {"tenant": KNOWN["tenant_id"][turn % 3], "integration": "sandbox", "access_profiles": ["reader"]}
-    elif path.endswith("/signals"):
-        mapped = {"type": "token_rejected", "token_version": 1 + turn % 2}
     elif path.endswith("/complete"):
         mapped = {"code": KNOWN["code"]}
+    elif path.endswith("/signals"):
+        mapped = {**mapped, "access_profile": "reader", "token_version": 1}
     elif path == "/v1/keys":
         mapped = {"name": "made", "role": "consumer"}
     return mapped

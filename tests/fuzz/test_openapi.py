@@ -19,11 +19,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from gateway import ids
 from gateway.clock import Clock
 from gateway.web.app import ROUTES
 from gateway.web.routing import Route
 from tests.fakes import FakeProvider, fake_provider
 from tests.flows.house import House, declare, metric
+from tests.tokens.making import granted
 from tests.web.conftest import Api, served
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,6 +59,9 @@ async def furnish(api: Api, house: House, provider: FakeProvider) -> dict[str, A
         await api("PUT", f"/v1/tenants/{tenant}", {"labels": {"plan": "x"}})
         asked: dict[str, Any] = {"tenant": tenant, "integration": "github", "accounts": [f"installation:{number}"]}
         connections.append((await api("POST", "/v1/connections", asked)).json()["id"])
+        known = ids.parse(ids.CONNECTION, connections[-1])
+        assert known is not None
+        await granted(house.gateway.regions.home, known, tenant)
         asked = {"integration": "github", "generate_secret": True, "state": ("live", "confirming")[number % 2]}
         endpoints.append((await api("POST", "/v1/endpoints", asked)).json()["id"])
         keys.append((await api("POST", "/v1/keys", {"name": f"key {number}"})).json()["id"])
@@ -67,8 +72,6 @@ async def furnish(api: Api, house: House, provider: FakeProvider) -> dict[str, A
             assert (await house.deliver(name, secret=b"a secret of another app")).status == 401
     await integrate(api, provider)
     session, code = await consented(api, house, provider)
-    done = (await api("POST", f"/v1/connect/sessions/{session}/complete", {"code": code})).json()
-    connections[6::2] = [done["connection"]] * 6  # not among those that are there to be destroyed
     await house.gateway.write_refusals()
     for name in ("spare", "one", "two"):
         await api("POST", f"/v1/consumers/{name}/lease", {"worker": "w"})
@@ -78,7 +81,7 @@ async def furnish(api: Api, house: House, provider: FakeProvider) -> dict[str, A
     return {
         "tenant_id": TENANTS, "connection_id": connections, "endpoint_id": endpoints, "key_id": keys, "name": ["spare", "one", "two"],
         "integration": [f"gh-{number}" for number in range(18)], "cursor": ["earliest", "latest", end],
-        "session_id": [session] * 3, "code": code, "leases": "mine", "leased": [{"partition": p["partition"], "fence": p["fence"], "cursor": end} for p in lease["partitions"]],
+        "access_profile": ["reader"], "session_id": [session] * 3, "code": code, "leases": "mine", "leased": [{"partition": p["partition"], "fence": p["fence"], "cursor": end} for p in lease["partitions"]],
     }  # fmt: skip
 
 
