@@ -85,6 +85,8 @@ class Hashes(Body):
 class Exported(Body):
     """What an export says beside what an import reads. All but the hashes is for people."""
 
+    export: str | None = None
+    line: int | None = None
     connection: str | None = None
     state: State | None = None
     reason: str | None = None
@@ -133,6 +135,8 @@ def read_line(raw: bytes) -> Line:
         return ImportLine.model_validate_json(raw).line()
     except ValidationError as error:
         found = problems.from_validation(error, "").extra["errors"][:3]
+    if found[0]["type"] == "json_invalid":
+        raise LineRefused("invalid", "it is not JSON")
     told = "; ".join(f"{one['where'].removeprefix('.')} {one['message']}".strip() for one in found)
     raise LineRefused("invalid", told)
 
