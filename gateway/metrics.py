@@ -115,6 +115,13 @@ TOKEN_CHECK_BATCH_READS = Histogram(
     buckets=BATCH_BUCKETS,
     registry=REGISTRY,
 )
+REFRESHES = Counter(
+    "posthouse_refreshes_total",
+    "Refreshes of tokens, by outcome: refreshed, overtaken (by another process, a reconnect or a revocation), failed, "
+    "unwritten (an attempt to write what came failed; it is tried again).",
+    ("integration", "outcome"),
+    registry=REGISTRY,
+)
 
 # Connecting accounts.
 CONNECTS = Counter(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import UUID
 
 from gateway import ids, metrics, restored
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, Integration
 from gateway.clock import Clock, SystemClock
 from gateway.database import AWAY, Database
 from gateway.endpoints.cache import EndpointCache
@@ -20,8 +21,13 @@ from gateway.regions import DEFAULT, Region, Regions
 from gateway.settings import Settings
 from gateway.stream import consumers
 from gateway.stream.epoch import settle
+from gateway.tokens.check import Checks
+from gateway.tokens.reading import TokenReads
+from gateway.tokens.refresh import Refresher
 from gateway.vault import checks, keyring
 from gateway.vault.keyring import Keyring
+from providers.calls import Http, Request, Response
+from providers.errors import Unreachable
 
 UPKEEP_EVERY_S = 3600.0
 WATCH_EVERY_S = 5.0
@@ -41,6 +47,9 @@ class Gateway:
         self.outbound = Outbound(settings, clock)
         self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
+        self._checks = {r.name: Checks(r.database, settings.commit_deadline_s) for r in self.regions}
+        self.refresher = Refresher(self.catalog, self.way_out, clock, settings.public_url)
+        self.tokens = TokenReads(self.regions, self._checks, self.refresher)
         self.refusals = Refusals()
         self.state: Literal["starting", "ready", "draining"] = "starting"
         self.draining = asyncio.Event()  # set once, by drain(): streams close themselves with their cursor
@@ -82,6 +91,7 @@ class Gateway:
             await region.open()
             await settle(region.database)
             await region.upkeep.ready()
+            await self._checks[region.name].start()
         await self.catalog.open()
         await self.look_for_restores()
         self._loops = [
@@ -103,10 +113,16 @@ class Gateway:
             pass  # notes about refused deliveries, not deliveries
         await self.catalog.close()
         await self.published_keys.close()
+        await self.refresher.close()
         await self.outbound.close()
         for region in self.regions:
+            await self._checks[region.name].stop()
             await region.close()
         await self.control.close()
+
+    def repeat(self, interval_s: float, run_once: Callable[[], Awaitable[object]], *, name: str) -> None:
+        """One more background loop, of a package above this one; it ends with the gateway."""
+        self._loops.append(asyncio.create_task(every(interval_s, run_once, name=name)))
 
     def drain(self) -> None:
         """Not ready any more; long polls and streams end now, everything else goes on."""
@@ -114,6 +130,10 @@ class Gateway:
         self.draining.set()
         for region in self.regions:
             region.news.wake()
+
+    def way_out(self, integration: Integration) -> Http:
+        """How this integration's provider is called."""
+        return _NoWayOut()
 
     def integration_name(self, id: UUID) -> str | None:
         """For an event that names its integration by id; None when it is gone or control is away for long."""
@@ -150,6 +170,13 @@ class Gateway:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""
         for region in self.regions:
             await self.refusals.flush(region.database)
+
+
+class _NoWayOut:
+    """In the place of the outbound client, which is being built."""
+
+    async def send(self, request: Request) -> Response:
+        raise Unreachable
 
 
 async def _up(database: Database) -> int:

@@ -14,6 +14,8 @@ ACTIONS = frozenset(
         "tenants:write",
         "connections:read",
         "connections:write",
+        "tokens:read",
+        "signals:write",
         "connections:import",
         "connections:export",  # hands out refresh tokens, sealed to whom the caller names: the administrator's alone
         "connect:read",

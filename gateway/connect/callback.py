@@ -84,7 +84,7 @@ class Callback:
 
     async def _of_this_browser(self, found: Found, said: Returned) -> Outcome:
         try:
-            party = await parties.party(self._gateway, found.integration, found.session.parameters)
+            party = parties.party(self._gateway, found.integration, found.session.parameters)
         except ProviderError as error:
             return await self._flow.stopped(found, "misconfigured", error.code)
         if not _is_from(party, said.iss):
@@ -127,16 +127,13 @@ class Callback:
         session = found.session
         profiles = wishes.next_consent(session.asked, party.facts)
         scopes, optional = parties.asked_of(session, profiles)
-        oidc = any("openid" in of for of in scopes.values())
-        nonce = proof.nonce if oidc else None
         if said.code is None:
             raise OddAnswer("no_code")
         sets = await exchange.exchange(
-            party.http, party.provider, party.facts, party.app, Asked(scopes=scopes, optional=optional, nonce=nonce),
+            party.http, party.provider, party.facts, party.app, Asked(scopes=scopes, optional=optional),
             said.code, proof.verifier if party.facts.pkce else None,
         )  # fmt: skip
-        app = replace(party.app, callback=said.more, nonce=nonce)
-        party = replace(party, app=app)
+        party = replace(party, app=replace(party.app, callback=said.more, nonce=proof.nonce))
         identity = await _identified(party, sets)
         known = accounts.hashed(self._gateway.control_keyring, session.integration_id, identity)
         gathered = await _gathered(party, profiles, sets, identity, known)

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from gateway import ids, metrics
+from gateway import exchange, ids, metrics
 from gateway.catalog import Integration
 from gateway.connect import parties, store, tokens, wishes
 from gateway.connect.outcomes import Kind, Offer, Outcome, Redirect, Told
@@ -54,10 +54,10 @@ class Flow:
         found = await self._by_link(link)
         if found is None:
             return Told(kind="unknown")
-        session, facts = found.session, found.integration.provider.oauth
+        session = found.session
         if (kind := _closed(session)) is not None:
             return Told(kind=kind, title=title(found.integration), back=back(found.integration, session))
-        assert facts is not None
+        facts = exchange.facts_of(found.integration)
         ahead, consents = session.asked, 0
         while ahead:
             ahead, consents = ahead[len(wishes.next_consent(ahead, facts)) :], consents + 1
@@ -94,7 +94,7 @@ class Flow:
         session, region = found.session, found.region
         state, proof = tokens.fresh(), Proof.fresh()
         try:
-            party = await parties.party(self.gateway, found.integration, session.parameters)
+            party = parties.party(self.gateway, found.integration, session.parameters)
             url = party.authorize_url(_asked(party, session, state, proof))
         except ProviderError as error:
             return await self.stopped(found, "misconfigured", error.code)
@@ -191,10 +191,9 @@ def _closed(session: Session) -> Kind | None:
 def _asked(party: Party, session: Session, state: str, proof: Proof) -> Asked:
     profiles = wishes.next_consent(session.asked, party.facts)
     scopes, optional = parties.asked_of(session, profiles)
-    oidc = any("openid" in of for of in scopes.values())
     return Asked(
         scopes=scopes, optional=optional, state=state, code_challenge=proof.challenge if party.facts.pkce else None,
-        nonce=proof.nonce if oidc else None, again=session.reconnects,
+        nonce=proof.nonce, again=session.reconnects,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway import exchange
 from gateway.catalog import Integration
@@ -48,13 +48,12 @@ class Party:
         return oauth.with_query(oauth.filled(self.facts.authorize_url, self.facts, self.app), parameters)
 
 
-async def party(gateway: Gateway, integration: Integration, parameters: Mapping[str, str]) -> Party:
-    """`parameters`: the URL parts that were chosen for the session.    Raises: Misconfigured, NotAllowed, Unavailable."""
+def party(gateway: Gateway, integration: Integration, parameters: Mapping[str, str]) -> Party:
+    """`parameters`: the URL parts that were chosen for the session.    Raises: Misconfigured, NotAllowed."""
     if integration.trouble is not None:
         raise Misconfigured("integration_unusable")
     facts = exchange.facts_of(integration)
-    app = exchange.app_of(integration, gateway.settings.public_url, parameters)
-    app = replace(app, now=gateway.clock.now())
+    app = exchange.app_of(integration, gateway.settings.public_url, parameters, now=gateway.clock.now())
     http = gateway.outbound.for_app(integration.provider.facts.name, facts, app, kind="connect")
     return Party(integration, facts, app, http)
 

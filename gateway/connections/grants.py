@@ -80,6 +80,43 @@ async def of(db: Db, connections: Collection[UUID]) -> list[Grant]:
     return [_grant(row) for row in await db.fetch(OF, list(connections))]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A grant with its sealed token set, for whoever refreshes it. Seconds are by the region's clock."""
+
+    grant: Grant
+    tenant: str
+    integration_id: UUID
+    data_key_version: int | None  # None: there is no token set
+    sealed_refresh: bytes | None = field(repr=False)
+    kv_path: str | None = field(repr=False)
+    in_state_s: float  # how long it has been in its state
+    expired: bool  # the access token is of no use any more, or there is none
+    refresh_left_s: float | None  # of the refresh token's life; None: not known, or for ever
+
+
+STORED = f"""SELECT {COLUMNS}, c.tenant_id AS tenant, c.integration_id, t.data_key_version, t.sealed_refresh, t.kv_path,
+                    extract(epoch FROM least(gateway.now() - g.since, interval '10 years'))::float8 AS in_state_s,
+                    t.connection_id IS NULL OR coalesce(t.expires_at <= gateway.now(), false) AS expired,
+                    extract(epoch FROM t.refresh_expires_at - gateway.now())::float8 AS refresh_left_s
+               FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id AND c.state <> 'closed'
+               LEFT JOIN gateway.tokens t USING (connection_id, access_profile)
+              WHERE g.connection_id = $1 AND g.access_profile = $2"""  # noqa: S608 - a constant
+OF_STORED = (
+    "tenant", "integration_id", "data_key_version", "sealed_refresh", "kv_path", "in_state_s", "expired", "refresh_left_s",
+)  # fmt: skip
+
+
+async def stored(db: Db, connection_id: UUID, access_profile: str) -> Stored | None:
+    """One grant of an open connection, with what a refresh needs."""
+    row = await db.fetchrow(STORED, connection_id, access_profile)
+    if row is None:
+        return None
+    fields = dict(row)
+    more = {name: fields.pop(name) for name in OF_STORED}
+    return Stored(grant=_grant(fields), **more)
+
+
 LOCK = "SELECT state FROM gateway.connections WHERE id = $1 FOR UPDATE"
 
 

@@ -220,8 +220,8 @@ FOLDED = """UPDATE gateway.connections SET state = $2, reason = $3, updated_at =
 async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say: str | None = None) -> Connection:
     """Fold the grants' states into the connection's and say what changed, as the last statement of the transaction.
 
-    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). `say`: the event's name where something
-    is to be said even though the state stays (`scopes_changed`); unset: the new state's name, if it is new.
+    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). A new state is said by its own name;
+    `say` names an event beside it, for what is to be said even though the state stays (`scopes_changed`).
     The caller holds the connection's lock.
     """
     before = await get(tx, connection_id)
@@ -230,9 +230,11 @@ async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say
     reason = next((grant.reason for grant in held if grant.state == state and grant.reason), None)
     await tx.execute(FOLDED, connection_id, state, reason)
     after = await get(tx, connection_id)
-    name = say if say is not None else (after.state if after.state != before.state else None)
-    if name is not None:
-        await append(tx, [_event(after, name, event_id, _more(before, after, cause, held))])
+    names = [name for name in (say, after.state if after.state != before.state else None) if name is not None]
+    if names:
+        said = _more(before, after, cause, held)
+        event_ids = [event_id, *(ids.uuid7(after.updated_at) for _ in names[1:])]
+        await append(tx, [_event(after, name, of, said) for name, of in zip(names, event_ids, strict=True)])
     return after
 
 

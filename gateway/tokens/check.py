@@ -20,9 +20,10 @@ from gateway.connections.states import State
 from gateway.database import Database
 
 MOST_READS = 256  # of one statement
+LANES = 2  # one reads while another waits for its commit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each request
 class Read:
     """One request for a token."""
 
@@ -68,7 +69,7 @@ WITH found AS (
            AND (a.access_profile IS NOT NULL OR NOT EXISTS (
              SELECT FROM gateway.grants o WHERE o.connection_id = c.id AND o.access_profile <> g.access_profile
                 AND o.state <> 'closed')) AS served
-    FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::uuid[]) WITH ORDINALITY
+    FROM unnest($1::text::uuid[], $2::text::text[], $3::text::integer[], $4::text::uuid[]) WITH ORDINALITY
            AS a(connection_id, access_profile, min_ttl_s, actor, n)
     CROSS JOIN (SELECT gateway.now() AS now) AS clock
     JOIN gateway.connections c ON c.id = a.connection_id
@@ -87,9 +88,11 @@ SELECT n, coalesce(served, false), tenant_id, integration_id, access_profile, st
 
 async def check(connection: Any, reads: Sequence[Read]) -> list[list[Found]]:
     """For each read the grants it may mean: none where there is no such connection, several where it names none."""
+    # Arrays as their literals: asyncpg looks into each entry of an array twice.
     rows = await connection.fetch(
-        CHECK, [r.connection for r in reads], [r.access_profile for r in reads], [r.min_ttl_s for r in reads],
-        [r.actor for r in reads],
+        CHECK, _array([r.connection.hex for r in reads]),
+        _array(["NULL" if r.access_profile is None else f'"{r.access_profile}"' for r in reads]),
+        _array([str(r.min_ttl_s) for r in reads]), _array([r.actor.hex for r in reads]),
     )  # fmt: skip
     told: list[list[Found]] = [[] for _ in reads]
     for row in rows:
@@ -98,13 +101,17 @@ async def check(connection: Any, reads: Sequence[Read]) -> list[list[Found]]:
     return told
 
 
+def _array(entries: list[str]) -> str:
+    return "{" + ",".join(entries) + "}"
+
+
 class Checks(Batches[Read, list[Found]]):
     """The checks of one process in one region."""
 
     name = "token_check"
 
     def __init__(self, database: Database, deadline_s: float, late_s: float = 5.0) -> None:
-        super().__init__(database, deadline_s, late_s, MOST_READS, MOST_READS)
+        super().__init__(database, deadline_s, late_s, MOST_READS, MOST_READS, LANES)
 
     async def prepare(self, connection: Any) -> None:
         # The arrays differ, the plan does not: planning costs more than running.

@@ -19,7 +19,7 @@ from gateway.vault.data_keys import DataKey, DataKeys
 Purpose = Literal["access_token", "refresh_token", "staged", "closing"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: that would treble the cost of making one, and each read does
 class Place:
     """Where a token set belongs: every part is authenticated with it."""
 
