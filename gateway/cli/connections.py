@@ -161,6 +161,24 @@ def hold(tenant: str = TENANT, integration: str = INTEGRATION) -> None:
     _put(tenant, integration, held=True)
 
 
+@app.command("close")
+def close(connection: str = typer.Argument(help="conn_…")) -> None:
+    """End a connection: no token of it is handed out any more. A serving process revokes them at the provider."""
+
+    async def run() -> None:
+        from gateway.cli.opened import at_hand
+        from gateway.connections import store
+        from gateway.ending import closing
+
+        async with at_hand() as it:
+            region, found = await _located(it, connection)
+            await closing.end(region, it.catalog, found.id, it.new_id(), new_id=it.new_id)
+            ended = await store.get(region.database, found.id)
+        print(f"closed {connection}; revocation at the provider: {ended.revocation or 'nothing to revoke'}")
+
+    asyncio.run(run())
+
+
 def _put(tenant: str, integration: str, *, held: bool) -> None:
     async def run() -> None:
         from gateway.adoption import holding

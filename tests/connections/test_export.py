@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import stat
 from pathlib import Path
@@ -12,27 +11,12 @@ import pytest
 from joserfc import jwe as independent
 from joserfc.jwk import OKPKey
 
-from gateway import cli, ids
+from gateway import ids
 from gateway.adoption.opening import Opening
 from gateway.errors import Invalid
 from gateway.vault.jwe import PrivateKey, Recipient, seal
-from gateway.vault.keyring import Keyring
 from tests.connections.test_import import brought, count, line, with_tokens
 from tests.web.conftest import Api, problem
-
-
-@pytest.fixture
-def command(dsn: str, keyring: Keyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`posthouse …` on this test's database."""
-    for name, value in (
-        ("DATABASE_URL", dsn), ("KEYRING", keyring.to_json()), ("HOME", str(tmp_path)), ("OUTBOUND_ALLOW", "127.0.0.0/8")
-    ):  # fmt: skip
-        monkeypatch.setenv(f"POSTHOUSE_{name}", value)
-
-    async def run(*arguments: object) -> int:
-        return await asyncio.to_thread(cli.run, [str(argument) for argument in arguments])
-
-    return run
 
 
 def plain(told: dict[str, Any]) -> dict[str, Any]:
