@@ -20,6 +20,7 @@ from gateway.cli import (
     keys,
     migrate,
     openapi,
+    restored,
     serve,
     up,
 )
@@ -39,6 +40,7 @@ app.command("doctor")(doctor.doctor)
 app.command("apply")(apply.apply)
 app.command("alerts")(alerts.alerts)
 app.command("openapi")(openapi.openapi)
+app.command("restored", help=restored.HELP)(restored.restored)
 app.command("deploy")(deploy.deploy)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
