@@ -8,7 +8,7 @@ from typing import Literal
 from uuid import UUID
 
 from gateway import ids, metrics, restored
-from gateway.catalog import Catalog, Integration
+from gateway.catalog import Catalog
 from gateway.clock import Clock, SystemClock
 from gateway.database import AWAY, Database
 from gateway.ending.worker import Worker
@@ -25,10 +25,9 @@ from gateway.stream.epoch import settle
 from gateway.tokens.check import Checks
 from gateway.tokens.reading import TokenReads
 from gateway.tokens.refresh import Refresher
+from gateway.tokens.reports import Reports
 from gateway.vault import checks, keyring
 from gateway.vault.keyring import Keyring
-from providers.calls import Http, Request, Response
-from providers.errors import Unreachable
 
 UPKEEP_EVERY_S = 3600.0
 WATCH_EVERY_S = 5.0
@@ -50,8 +49,9 @@ class Gateway:
         self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
         self._checks = {r.name: Checks(r.database, settings.commit_deadline_s) for r in self.regions}
-        self.refresher = Refresher(self.catalog, self.way_out, clock, settings.public_url)
+        self.refresher = Refresher(self.catalog, self.outbound, clock, settings.public_url)
         self.tokens = TokenReads(self.regions, self._checks, self.refresher)
+        self.reports = Reports(self.catalog, self.refresher, self.outbound, clock, settings.public_url)
         self.refusals = Refusals()
         self.state: Literal["starting", "ready", "draining"] = "starting"
         self.draining = asyncio.Event()  # set once, by drain(): streams close themselves with their cursor
@@ -137,10 +137,6 @@ class Gateway:
         for region in self.regions:
             region.news.wake()
 
-    def way_out(self, integration: Integration) -> Http:
-        """How this integration's provider is called."""
-        return _NoWayOut()
-
     def integration_name(self, id: UUID) -> str | None:
         """For an event that names its integration by id; None when it is gone or control is away for long."""
         try:
@@ -181,13 +177,6 @@ class Gateway:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""
         for region in self.regions:
             await self.refusals.flush(region.database)
-
-
-class _NoWayOut:
-    """In the place of the outbound client, which is being built."""
-
-    async def send(self, request: Request) -> Response:
-        raise Unreachable
 
 
 async def _up(database: Database) -> int:

@@ -11,13 +11,15 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import State
 from gateway.database import Db
 from gateway.vault.tokens import Sealed
+
+Kind = Literal["code", "client_credentials", "installation"]  # how its tokens come
 
 COLUMNS = """g.connection_id, g.access_profile, g.state, g.reason, g.since, g.generation, g.token_version, g.held, g.kind, g.requested,
              g.granted, g.missing, g.lost, g.optional_missing, g.parameters, g.reach_hash, g.granted_at, t.issued_at,
@@ -38,7 +40,7 @@ class Grant:
     generation: int
     token_version: int
     held: bool
-    kind: str
+    kind: Kind
     ledger: Ledger
     parameters: Mapping[str, str]
     reach_hash: UUID | None
@@ -88,14 +90,17 @@ class Stored:
     tenant: str
     integration_id: UUID
     data_key_version: int | None  # None: there is no token set
+    sealed_access: bytes | None = field(repr=False)
     sealed_refresh: bytes | None = field(repr=False)
     kv_path: str | None = field(repr=False)
+    age_s: float | None  # of the token set
     in_state_s: float  # how long it has been in its state
     expired: bool  # the access token is of no use any more, or there is none
     refresh_left_s: float | None  # of the refresh token's life; None: not known, or for ever
 
 
-STORED = f"""SELECT {COLUMNS}, c.tenant_id AS tenant, c.integration_id, t.data_key_version, t.sealed_refresh, t.kv_path,
+STORED = f"""SELECT {COLUMNS}, c.tenant_id AS tenant, c.integration_id, t.data_key_version, t.sealed_access, t.sealed_refresh,
+                    t.kv_path, extract(epoch FROM gateway.now() - t.issued_at)::float8 AS age_s,
                     extract(epoch FROM least(gateway.now() - g.since, interval '10 years'))::float8 AS in_state_s,
                     t.connection_id IS NULL OR coalesce(t.expires_at <= gateway.now(), false) AS expired,
                     extract(epoch FROM t.refresh_expires_at - gateway.now())::float8 AS refresh_left_s
@@ -103,7 +108,8 @@ STORED = f"""SELECT {COLUMNS}, c.tenant_id AS tenant, c.integration_id, t.data_k
                LEFT JOIN gateway.tokens t USING (connection_id, access_profile)
               WHERE g.connection_id = $1 AND g.access_profile = $2"""  # noqa: S608 - a constant
 OF_STORED = (
-    "tenant", "integration_id", "data_key_version", "sealed_refresh", "kv_path", "in_state_s", "expired", "refresh_left_s",
+    "tenant", "integration_id", "data_key_version", "sealed_access", "sealed_refresh", "kv_path", "age_s", "in_state_s",
+    "expired", "refresh_left_s",
 )  # fmt: skip
 
 

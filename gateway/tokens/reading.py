@@ -35,8 +35,10 @@ class Token:
 class Refreshing(Protocol):
     """What makes an expired token new. Single flight and its kind are its affair."""
 
-    async def refresh(self, region: Region, connection: UUID, found: Found) -> None:
-        """Raises: Problem, why there is no new token; whether the old one still serves is for a check to say."""
+    async def refresh(self, region: Region, connection: UUID, access_profile: str, seen: tuple[int, int]) -> None:
+        """Make the token set that was `seen` (generation and token version) new, or find that it is already.
+
+        Raises: Problem, why there is no new token; whether the old one still serves is for a check to say."""
 
 
 class TokenReads:
@@ -77,9 +79,11 @@ class TokenReads:
     async def _renewed(self, region: Region, found: Found, asked: Read) -> tuple[Region, Found]:
         """Refresh, and check again: whatever is unexpired then may leave, however the refresh went."""
         refuse_unless_issued(found)
+        assert found.access_profile is not None
         trouble: Problem | None = None
         try:
-            await self._refreshing.refresh(region, asked.connection, found)
+            seen = (found.generation, found.token_version)
+            await self._refreshing.refresh(region, asked.connection, found.access_profile, seen)
         except Problem as problem:
             trouble = problem
         region, found = await self._checked(Read(asked.connection, found.access_profile, 0, asked.actor))

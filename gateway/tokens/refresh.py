@@ -13,24 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from uuid import UUID
 
 import structlog
 
 from gateway import metrics
-from gateway.catalog import Catalog, Integration
+from gateway.catalog import Catalog
 from gateway.clock import Clock
 from gateway.connections import grants
 from gateway.connections.states import ISSUED
 from gateway.errors import Problem, Unavailable
+from gateway.outbound import Outbound
 from gateway.regions import Region
 from gateway.tokens import problems, rotation
-from gateway.tokens.check import Found
 from gateway.tokens.rotation import Due, Fresh
 from gateway.vault.cipher import SealBroken
-from providers.calls import Http
-from providers.errors import GrantEnded, Misconfigured, NotAllowed, ProviderError, RateLimited
+from providers.errors import GrantEnded, Misconfigured, NotAllowed, ProviderError, RateLimited, Suspended
 
 WAIT_S = 20.0  # how long a reader waits for a refresh that goes on
 BROKEN_S = 60.0  # how long an integration is left alone whose set-up the provider refuses
@@ -40,6 +38,7 @@ KEEP_PAUSES_S = (0.1, 0.5, 2.0, 5.0)  # between attempts to write what came
 CLOSE_S = 2.0  # how long the end of the process waits for what is under way
 
 Name = tuple[UUID, str]  # connection and access profile
+Seen = tuple[int, int]  # generation and token version
 
 log = structlog.get_logger(__name__)
 
@@ -48,25 +47,23 @@ class Refresher:
     """The refreshes of one process."""
 
     def __init__(
-        self, catalog: Catalog, way_out: Callable[[Integration], Http], clock: Clock, public_url: str,
+        self, catalog: Catalog, outbound: Outbound, clock: Clock, public_url: str,
         keep_pauses_s: tuple[float, ...] = KEEP_PAUSES_S,
     ) -> None:  # fmt: skip
-        """`way_out`: how an integration's provider is called."""
-        self._catalog, self._way_out, self._clock, self._public_url = catalog, way_out, clock, public_url
+        self._catalog, self._outbound, self._clock, self._public_url = catalog, outbound, clock, public_url
         self._keep_pauses_s = keep_pauses_s
         self._under_way: dict[Name, asyncio.Task[None]] = {}
         self._pauses: dict[Name | UUID, tuple[float, Problem]] = {}  # by grant or integration: until when, and why
 
-    async def refresh(self, region: Region, connection: UUID, found: Found) -> None:
-        """Make the token set that a check found new, or find that it is already.
+    async def refresh(self, region: Region, connection: UUID, access_profile: str, seen: Seen) -> None:
+        """Make the token set that was `seen` (generation and token version) new, or find that it is already.
 
         Raises: Problem, why there is no new token; whether the old one still serves is for a check to say.
         """
-        assert found.access_profile is not None
-        name = (connection, found.access_profile)
+        name = (connection, access_profile)
         task = self._under_way.get(name)
         if task is None:
-            task = asyncio.create_task(self._refresh(region, name, found), name="refresh")
+            task = asyncio.create_task(self._refresh(region, name, seen), name="refresh")
             self._under_way[name] = task
             task.add_done_callback(lambda ended: self._ended(name, ended))
         await asyncio.wait({task}, timeout=WAIT_S)
@@ -82,12 +79,12 @@ class Refresher:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    async def _refresh(self, region: Region, name: Name, found: Found) -> None:
-        due = await self._look(region, name, found)
+    async def _refresh(self, region: Region, name: Name, seen: Seen) -> None:
+        due = await self._look(region, name, seen)
         if due is None:
             return
         try:
-            tokens, refresh_token = await rotation.ask(self._way_out(due.integration), due, self._public_url)
+            tokens, refresh_token = await rotation.ask(self._outbound, due, self._public_url, self._clock.now())
         except GrantEnded as error:
             self._tell(due, error.code)
             if await rotation.refused(due, self._clock.now()):
@@ -101,13 +98,13 @@ class Refresher:
         else:
             await self._keep(due, Fresh(tokens, refresh_token, self._clock.monotonic()))
 
-    async def _look(self, region: Region, name: Name, found: Found) -> Due | None:
+    async def _look(self, region: Region, name: Name, seen: Seen) -> Due | None:
         """What is to be refreshed; None: nothing is any more.    Raises: Problem, it must not be, or not yet."""
         stored = await grants.stored(region.database, *name)
         if stored is None or stored.grant.state not in ISSUED:
             return None
         grant = stored.grant
-        if (grant.generation, grant.token_version) != (found.generation, found.token_version):
+        if (grant.generation, grant.token_version) != seen:
             return None  # somebody else was quicker
         if not grants.may_refresh(grant):
             why = "held before its cut-over" if grant.held else "out of a backup"
@@ -145,10 +142,13 @@ class Refresher:
     def _paused(self, due: Due, name: Name, error: ProviderError) -> Problem:
         """Remember the trouble for a while, and say so."""
         asked_s = min(max(error.retry_after_s or OUTAGE_S, 1.0), MOST_PAUSE_S)
+        problem: Problem
+        of: Name | UUID
         if isinstance(error, Misconfigured | NotAllowed):
-            problem: Problem = problems.IntegrationBroken(retry_after_s=int(BROKEN_S), provider_code=error.code)
-            of: Name | UUID = due.integration.id
-            asked_s = BROKEN_S
+            problem = problems.IntegrationBroken(retry_after_s=int(BROKEN_S), provider_code=error.code)
+            of, asked_s = due.integration.id, BROKEN_S
+        elif isinstance(error, Suspended):  # it may be lifted any time: no state of ours, until somebody tells us so
+            problem, of, asked_s = problems.ConnectionSuspended(do="wait"), name, BROKEN_S
         else:
             problem = problems.ProviderUnavailable(retry_after_s=math.ceil(asked_s), provider_code=error.code)
             of = due.integration.id if isinstance(error, RateLimited) else name

@@ -19,12 +19,13 @@ from gateway.connections import grants, scopes, store
 from gateway.connections.states import ISSUED, State
 from gateway.database import Db
 from gateway.integrations.profiles import AccessProfile
+from gateway.outbound import Outbound
 from gateway.regions import Region
 from gateway.vault.tokens import Place
-from providers.calls import Http
 from providers.oauth import TokenSet
 
 REFUSED = "refresh_refused"  # the reason of a grant whose refresh token the provider called dead
+REJECTED = "token_rejected"  # … whose access token a probe found dead, and that cannot be refreshed
 EXPIRED = "token_expired"  # … of one that cannot be refreshed
 # A terminal answer during an outage is not proof: a second one, this much later, is.
 CONFIRM_AFTER_S = 600.0
@@ -55,7 +56,9 @@ class Due:
     def contested(self) -> bool:
         """The provider has called it dead once, and it is too early to ask again."""
         grant = self.stored.grant
-        return grant.state == "suspect" and grant.reason == REFUSED and self.stored.in_state_s < CONFIRM_AFTER_S
+        return (
+            grant.state == "suspect" and grant.reason in (REFUSED, REJECTED) and self.stored.in_state_s < CONFIRM_AFTER_S
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,15 @@ class Fresh:
         return "Fresh(…)"
 
 
-async def ask(http: Http, due: Due, public_url: str) -> tuple[TokenSet, str | None]:
+async def ask(outbound: Outbound, due: Due, public_url: str, now: datetime) -> tuple[TokenSet, str | None]:
     """A new token set, and the refresh token that goes with it: the new one, or the old one where none came.
 
     Raises: ProviderError; Unavailable and SealBroken while the old one is opened.
     """
     stored, grant, integration = due.stored, due.stored.grant, due.integration
     provider, facts = integration.provider, exchange.facts_of(integration)
-    app = exchange.app_of(integration, public_url, grant.parameters)
+    app = exchange.app_of(integration, public_url, grant.parameters, now=now)
+    http = outbound.for_app(provider.facts.name, facts, app, kind="token")
     if grant.kind == "installation":
         return await exchange.mint(http, provider, app, exchange.minted_for(grant.parameters)), None
     asked = due.profile.scopes
@@ -123,8 +127,22 @@ async def keep(due: Due, fresh: Fresh, waited_s: float, now: datetime) -> bool:
     return written
 
 
-async def refused(due: Due, now: datetime) -> bool:
-    """The provider calls the refresh token dead: evidence at first, proof when it says so again later.
+async def probe(outbound: Outbound, due: Due, public_url: str, now: datetime) -> None:
+    """Try the access token at the provider, whose module has `probe`.    Raises: ProviderError, Unavailable, SealBroken."""
+    stored, grant, provider = due.stored, due.stored.grant, due.integration.provider
+    assert provider.probe is not None
+    assert stored.data_key_version is not None
+    app = exchange.app_of(due.integration, public_url, grant.parameters, now=now)
+    http = outbound.for_app(provider.facts.name, exchange.facts_of(due.integration), app)
+    access = await due.region.tokens.open(
+        _place(due, grant.token_version), "access_token", stored.data_key_version, stored.sealed_access, stored.kv_path
+    )  # fmt: skip
+    tokens = TokenSet(access_token=access, token_type=grant.token_type or "Bearer", parameters=grant.parameters)
+    await provider.probe(http, app, tokens)
+
+
+async def refused(due: Due, now: datetime, reason: str = REFUSED) -> bool:
+    """The provider calls the token dead: evidence at first, proof when it says so again later.
 
     False: it was not about the current token set (another process has rotated it), and nothing is concluded.
     """
@@ -134,9 +152,22 @@ async def refused(due: Due, now: datetime) -> bool:
         current = await grants.stored(tx, grant.connection_id, grant.access_profile)
         if current is None or not _same(current.grant, grant):
             return False
-        proven = current.grant.state == "suspect" and current.grant.reason == REFUSED
-        await _move(tx, current.grant, "reauth_required" if proven else "suspect", REFUSED, now)
+        if current.grant.state == "suspect" and current.grant.reason == reason:
+            if current.in_state_s >= CONFIRM_AFTER_S:
+                await _move(tx, current.grant, "reauth_required", reason, now)
+        else:
+            await _move(tx, current.grant, "suspect", reason, now)
     return True
+
+
+async def acquitted(due: Due, now: datetime) -> None:
+    """A probe found the access token alive that had been called dead, and no refresh token is in doubt."""
+    grant = due.stored.grant
+    async with due.region.database.transaction() as tx:
+        await grants.lock(tx, grant.connection_id)
+        current = await grants.stored(tx, grant.connection_id, grant.access_profile)
+        if current is not None and _same(current.grant, grant) and current.grant.reason == REJECTED:
+            await _move(tx, current.grant, "active", None, now)
 
 
 async def run_out(due: Due, now: datetime) -> None:
@@ -149,12 +180,12 @@ async def run_out(due: Due, now: datetime) -> None:
             await _move(tx, current.grant, "reauth_required", EXPIRED, now)
 
 
-async def _move(tx: Db, grant: grants.Grant, state: State, reason: str, now: datetime) -> None:
+async def _move(tx: Db, grant: grants.Grant, state: State, reason: str | None, now: datetime) -> None:
     moved = await grants.move(
         tx, grant.connection_id, [grant.access_profile], state, reason, generation=grant.generation
     )  # fmt: skip
     if moved:
-        await store.settle(tx, grant.connection_id, ids.uuid7(now), cause=reason)
+        await store.settle(tx, grant.connection_id, ids.uuid7(now), cause=reason or "probe_passed")
 
 
 def _same(current: grants.Grant, seen: grants.Grant) -> bool:

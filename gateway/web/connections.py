@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import Field
 
 from gateway import ids, tenants
-from gateway.connections import store
+from gateway.connections import grants, store
 from gateway.connections.store import Connection as Stored
 from gateway.ending import closing
 from gateway.errors import Conflict, NotFound
@@ -50,6 +50,32 @@ class Ending(Answer):
     ]
 
 
+class Scopes(Answer):
+    """The ledger of a grant's scopes."""
+
+    requested: list[str]
+    granted: list[str]
+    missing: list[str] = Field(description="required, and never granted in this generation")
+    lost: list[str] = Field(description="required, granted once, gone since")
+    optional_missing: list[str]
+
+
+class Grant(Answer):
+    """What a consent gave for one access profile. Its tokens are read at `/token`."""
+
+    state: State
+    reason: str | None = Field(description="why it is in that state, where a word says more")
+    since: datetime = Field(description="in that state")
+    generation: int = Field(description="counts consents")
+    token_version: int = Field(description="counts token sets")
+    kind: Literal["code", "client_credentials", "installation"]
+    held: bool = Field(description="before a cut-over: never refreshed")
+    refreshable: bool = Field(description="has a refresh token, or is minted anew")
+    expires_at: datetime | None = Field(description="of the access token; null: it does not expire")
+    granted_at: datetime
+    scopes: Scopes
+
+
 class Connection(Answer):
     """One account of one tenant at one integration."""
 
@@ -59,7 +85,9 @@ class Connection(Answer):
     external_id: str | None
     end_user_id: str | None
     labels: dict[str, str]
-    state: State
+    state: State = Field(description="folded from its grants' states")
+    reason: str | None
+    access_profiles: dict[str, Grant] = Field(description="its grants; none where the platform registered an account")
     account_count: int = Field(description="accounts are kept as hashes: how many, not which")
     ending: Ending | None = Field(description="of one that has ended, with tokens; null otherwise")
     created_at: datetime
@@ -97,11 +125,12 @@ async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connec
     await store.hint(gateway.control, integration.id, accounts, region.name)
     async with region.database.transaction() as tx:
         made = await store.register(tx, new, event_id)
-    return _shown(gateway, made)
+    return _shown(gateway, made, [])
 
 
 async def show(gateway: Gateway, call: Call[None, NoQuery]) -> Connection:
-    return _shown(gateway, (await locate(gateway, call.id("connection_id", ids.CONNECTION)))[1])
+    region, found = await locate(gateway, call.id("connection_id", ids.CONNECTION))
+    return _shown(gateway, found, await grants.of(region.database, [found.id]))
 
 
 async def close(gateway: Gateway, call: Call[None, NoQuery]) -> None:
@@ -129,11 +158,13 @@ async def list_all(gateway: Gateway, call: Call[None, ConnectionQuery]) -> Page[
         end_user_id=asked.end_user_id,
     )
 
-    async def read(region: Region, after: UUID | None, limit: int) -> Sequence[Stored]:
-        return await store.page(region.database, wanted, after=after, limit=limit)
+    async def read(region: Region, after: UUID | None, limit: int) -> Sequence[tuple[Stored, list[grants.Grant]]]:
+        page = await store.page(region.database, wanted, after=after, limit=limit)
+        held = await grants.of(region.database, [connection.id for connection in page])
+        return [(one, [grant for grant in held if grant.connection_id == one.id]) for one in page]
 
-    found, further = await paging.across(gateway, asked, "connections", read, lambda connection: connection.id)
-    return Page(items=[_shown(gateway, connection) for connection in found], next_cursor=further)
+    found, further = await paging.across(gateway, asked, "connections", read, lambda pair: pair[0].id)
+    return Page(items=[_shown(gateway, connection, held) for connection, held in found], next_cursor=further)
 
 
 async def locate(gateway: Gateway, connection_id: UUID) -> tuple[Region, Stored]:
@@ -145,7 +176,7 @@ async def locate(gateway: Gateway, connection_id: UUID) -> tuple[Region, Stored]
     raise NotFound("There is no such connection.")
 
 
-def _shown(gateway: Gateway, connection: Stored) -> Connection:
+def _shown(gateway: Gateway, connection: Stored, held: Sequence[grants.Grant]) -> Connection:
     integration = gateway.catalog.integration_by_id(connection.integration_id)
     return Connection(
         id=ids.show(ids.CONNECTION, connection.id),
@@ -155,11 +186,32 @@ def _shown(gateway: Gateway, connection: Stored) -> Connection:
         end_user_id=connection.end_user_id,
         labels=dict(connection.labels),
         state=connection.state,
+        reason=connection.reason,
+        access_profiles={grant.access_profile: _grant(grant) for grant in held},
         account_count=connection.accounts,
         ending=None if connection.revocation is None else Ending(revocation=connection.revocation),
         created_at=connection.created_at,
         updated_at=connection.updated_at,
     )
+
+
+def _grant(grant: grants.Grant) -> Grant:
+    return Grant(
+        state=grant.state,
+        reason=grant.reason,
+        since=grant.since,
+        generation=grant.generation,
+        token_version=grant.token_version,
+        kind=grant.kind,
+        held=grant.held,
+        refreshable=grant.has_refresh or grant.kind != "code",
+        expires_at=grant.expires_at,
+        granted_at=grant.granted_at,
+        scopes=Scopes(
+            requested=list(grant.ledger.requested), granted=list(grant.ledger.granted), missing=list(grant.ledger.missing),
+            lost=list(grant.ledger.lost), optional_missing=list(grant.ledger.optional_missing),
+        ),
+    )  # fmt: skip
 
 
 ROUTES = [

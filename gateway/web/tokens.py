@@ -6,19 +6,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from gateway import ids
+from gateway.connections.states import State
 from gateway.service import Gateway
 from gateway.tokens import problems
 from gateway.tokens.check import Read
 from gateway.tokens.reading import Token as Opened
-from gateway.web.routing import Answer, Call, Query, Route, Sent, json
+from gateway.tokens.reports import Outcome, Report
+from gateway.web import connections
+from gateway.web.fields import ProfileName
+from gateway.web.routing import Answer, Body, Call, NoQuery, Query, Route, Sent, json
 
-ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 DAY_S = 24 * 3600
 
 
@@ -37,7 +40,7 @@ class Token(Answer):
 
     connection: str
     access_profile: str
-    state: str = Field(description="of the grant: `active` or `suspect`")
+    state: State = Field(description="of the grant: `active` or `suspect`")
     access_token: str
     token_type: str
     expires_at: datetime | None = Field(description="null: it does not expire")
@@ -82,9 +85,56 @@ def _encoded(connection: str, token: Opened) -> bytes:
     )
 
 
+class TokenRejected(Body):
+    """A provider refused an access token."""
+
+    type: Literal["token_rejected"]
+    access_profile: Annotated[ProfileName | None, Field(description="may be left out where there is just one")] = None
+    token_version: Annotated[int, Field(ge=1, le=2**31 - 1, description="of the token that was refused")]
+    status: Annotated[int | None, Field(ge=100, le=599, description="what the provider answered")] = None
+
+
+class Checked(Answer):
+    """What a report led to, and how the grant stands now."""
+
+    outcome: Outcome
+    access_profile: str
+    state: State
+    generation: int
+    token_version: int = Field(description="the current one: where it is another, read the token again")
+
+
+async def report(gateway: Gateway, call: Call[TokenRejected, NoQuery]) -> Checked:
+    """Say that a provider refused an access token. It is checked at once; a report about an older token changes nothing.
+
+    `stale`, `refreshed`: read the token again. `works`: the provider takes it, and refused just that call. `too_new`,
+    `unchecked`: nothing could be found out now. `suspect`, `not_issued`: the next read of the token says what to do.
+    """
+    assert call.key is not None
+    asked = call.body
+    region, found = await connections.locate(gateway, call.id("connection_id", ids.CONNECTION))
+    told = await gateway.reports.take(
+        region,
+        Report(
+            connection=found.id, access_profile=asked.access_profile, token_version=asked.token_version,
+            status=asked.status, actor=call.key.id,
+        ),
+    )  # fmt: skip
+    grant = told.grant
+    return Checked(
+        outcome=told.outcome, access_profile=grant.access_profile, state=grant.state, generation=grant.generation,
+        token_version=grant.token_version,
+    )  # fmt: skip
+
+
 ROUTES = [
     Route(
         "GET", "/v1/connections/{connection_id}/token", "tokens:read", read, "An access token",
         query=TokenQuery, answer=Token, errors=(*problems.REFUSALS, problems.SealBroken), direct=True,
+    ),
+    Route(
+        "POST", "/v1/connections/{connection_id}/signals", "signals:write", report, "Report a refused access token",
+        body=TokenRejected, answer=Checked,
+        errors=(problems.AccessProfileNeeded, problems.NoGrant, problems.ConnectionClosed),
     ),
 ]  # fmt: skip

@@ -24,7 +24,7 @@ CREATE TABLE gateway.grants (
   state text NOT NULL
     CHECK (state IN ('pending', 'active', 'suspect', 'suspended', 'reauth_required', 'revoked', 'closed')),
   reason text,                        -- why it is in that state, e.g. scopes_missing
-  since timestamptz NOT NULL DEFAULT '-infinity',   -- when it came into that state with that reason
+  since timestamptz NOT NULL DEFAULT gateway.now(),   -- when it came into that state with that reason
   generation integer NOT NULL CHECK (generation > 0),
   token_version integer NOT NULL CHECK (token_version > 0),
   held boolean NOT NULL DEFAULT false,   -- imported before a cut-over: neither refreshed nor renewed
