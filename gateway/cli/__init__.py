@@ -21,6 +21,7 @@ from gateway.cli import (
     migrate,
     openapi,
     restored,
+    sandbox,
     serve,
     up,
 )
@@ -42,6 +43,7 @@ app.command("alerts")(alerts.alerts)
 app.command("openapi")(openapi.openapi)
 app.command("restored", help=restored.HELP)(restored.restored)
 app.command("deploy")(deploy.deploy)
+app.command("sandbox")(sandbox.sandbox)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(connections.app, name="connections")

@@ -204,9 +204,11 @@ async def _gathered(
         if profile in party.facts.minted:
             assert party.provider.mint is not None
             minted = await party.provider.mint(party.http, party.app, identity.accounts)
-            gathered.append(staging.brought(profile, minted, known.accounts, known.reach, "installation"))
+            gathered.append(staging.brought(profile, minted, known.accounts, known.reach, kind="installation"))
         elif profile in sets:
-            gathered.append(staging.brought(profile, sets[profile], known.accounts, known.reach))
+            expected = party.facts.refresh_expected
+            one = staging.brought(profile, sets[profile], known.accounts, known.reach, refresh_expected=expected)
+            gathered.append(one)
         else:
             raise OddAnswer("profile_left_out")
     return gathered

@@ -194,7 +194,7 @@ async def _put(tx: Db, session: Session, one: Placed) -> None:
     profile, parameters = one.brought.access_profile, {**session.parameters, **one.brought.parameters}
     await grants.put(
         tx, session.connection_id, profile, state="active" if one.ledger.reason is None else "reauth_required",
-        reason=one.ledger.reason, generation=one.generation, token_version=one.version, ledger=one.ledger,
+        reason=one.ledger.reason or (None if one.brought.lasts else "no_refresh_token"), generation=one.generation, token_version=one.version, ledger=one.ledger,
         parameters=parameters, reach_hash=one.brought.reach, kind=one.brought.kind,
     )  # fmt: skip
     await grants.put_tokens(tx, session.connection_id, profile, session.tenant_id, one.generation, one.version, one.new)

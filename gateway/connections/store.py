@@ -133,7 +133,7 @@ OTHERS = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1 AND a
 async def know(
     tx: Db,
     connection: Connection,
-    subject_hash: UUID,
+    subject_hash: UUID | None,
     accounts: Sequence[UUID],
     *,
     external_id: str | None,

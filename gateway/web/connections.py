@@ -10,14 +10,16 @@ from uuid import UUID
 from pydantic import Field
 
 from gateway import ids, tenants
+from gateway.connect import minting
 from gateway.connections import grants, store
 from gateway.connections.store import Connection as Stored
 from gateway.ending import closing
 from gateway.errors import Conflict, NotFound
 from gateway.regions import Region, account_hash
 from gateway.service import Gateway
+from gateway.tokens.problems import IntegrationBroken, ProviderUnavailable
 from gateway.web import paging
-from gateway.web.fields import Account, IntegrationName, Labels, TenantId, Text
+from gateway.web.fields import Account, IntegrationName, Labels, ProfileName, TenantId, Text
 from gateway.web.paging import Page, PageQuery
 from gateway.web.problems import invalid
 from gateway.web.routing import Answer, Body, Call, NoQuery, Route
@@ -33,6 +35,13 @@ class NewConnection(Body):
     accounts: Annotated[
         list[Account],
         Field(max_length=100, description="by which its deliveries are known, as the provider's page says: `team:T1`"),
+    ] = Field(default_factory=list)
+    access_profiles: Annotated[
+        list[ProfileName],
+        Field(
+            max_length=32,
+            description="whose tokens need no consent: the app's own (client credentials), or installations'",
+        ),
     ] = Field(default_factory=list)
     external_id: Annotated[
         Text | None, Field(description="yours; one open connection of tenant and integration each")
@@ -105,7 +114,10 @@ class ConnectionQuery(PageQuery):
 
 
 async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connection:
-    """Register an account of a tenant. It is active at once, and `posthouse.connection.active` is on the stream."""
+    """Register an account of a tenant. It is active at once, and `posthouse.connection.active` is on the stream.
+
+    With `access_profiles` its tokens are minted first. What needs a user's consent is a connect session's.
+    """
     asked = call.body
     region = gateway.regions.get((await tenants.get(gateway.control, asked.tenant)).region)
     integration = gateway.catalog.integration(asked.integration)
@@ -122,6 +134,10 @@ async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connec
         accounts=accounts,
     )
     event_id = call.new_id()
+    if asked.access_profiles:
+        names = list(dict.fromkeys(asked.access_profiles))
+        made = await minting.connect(gateway, region, integration, new, names, asked.accounts, event_id)
+        return _shown(gateway, made, await grants.of(region.database, [made.id]))
     await store.hint(gateway.control, integration.id, accounts, region.name)
     async with region.database.transaction() as tx:
         made = await store.register(tx, new, event_id)
@@ -187,7 +203,7 @@ def _shown(gateway: Gateway, connection: Stored, held: Sequence[grants.Grant]) -
         labels=dict(connection.labels),
         state=connection.state,
         reason=connection.reason,
-        access_profiles={grant.access_profile: _grant(grant) for grant in held},
+        access_profiles={grant.access_profile: grant_shown(grant) for grant in held},
         account_count=connection.accounts,
         ending=None if connection.revocation is None else Ending(revocation=connection.revocation),
         created_at=connection.created_at,
@@ -195,7 +211,7 @@ def _shown(gateway: Gateway, connection: Stored, held: Sequence[grants.Grant]) -
     )
 
 
-def _grant(grant: grants.Grant) -> Grant:
+def grant_shown(grant: grants.Grant) -> Grant:
     return Grant(
         state=grant.state,
         reason=grant.reason,
@@ -217,7 +233,7 @@ def _grant(grant: grants.Grant) -> Grant:
 ROUTES = [
     Route(
         "POST", "/v1/connections", "connections:write", create, "Register a tenant's account",
-        body=NewConnection, answer=Connection, status=201, idempotent=True, errors=(NotFound, Conflict),
+        body=NewConnection, answer=Connection, status=201, idempotent=True, errors=(NotFound, Conflict, IntegrationBroken, ProviderUnavailable),
     ),
     Route(
         "GET", "/v1/connections", "connections:read", list_all, "Connections by age",
