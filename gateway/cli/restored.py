@@ -37,8 +37,9 @@ def restored(
                 if probe:
                     url = it.settings.public_url
                     found = await restored.probe(region, it.outbound, url, _named(it, probe), it.new_id)
-                    told = ("works", "refused", "undecided")
-                    print(f"{probe}: " + ", ".join(f"{found[one]} {one}" for one in told))
+                    print(
+                        f"{probe}: {found['works']} works, {found['refused']} refused, {found['undecided']} undecided"
+                    )
                 elif release:
                     print(
                         f"{release}: {await restored.release(region, _named(it, release).id, it.new_id)} grants released"

@@ -7,10 +7,12 @@ superseded token that it sees ends the family.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 
 from gateway.clock import Clock
@@ -33,6 +35,13 @@ GOOGLE = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def cluster() -> Iterator[postgres.Server]:
+    """Another cluster than the one that is dumped."""
+    with postgres.server() as made:
+        yield made
+
+
 async def expired(api: Api, connection: str) -> None:
     """As if its access token had run out."""
     await api.gateway.regions.home.database.execute(
@@ -50,7 +59,15 @@ async def page(api: Api, after: str = "earliest") -> Any:
 
 
 async def test_restored_into_another_cluster(
-    api: Api, toy: Toy, settings: Settings, clock: Clock, tmp_path: Path, command: Any, capsys: Any, monkeypatch: Any
+    cluster: postgres.Server,
+    api: Api,
+    toy: Toy,
+    settings: Settings,
+    clock: Clock,
+    tmp_path: Path,
+    command: Any,
+    capsys: Any,
+    monkeypatch: Any,
 ) -> None:
     """Consumers are told where to go on; tokens are handed out while they live, probed, and refreshed on command only."""
     rotated, kept, replaced = (toy.consent(name) for name in ("rotated", "kept", "replaced"))
@@ -78,46 +95,45 @@ async def test_restored_into_another_cluster(
     toy.calls.clear()
     await api.gateway.close()
 
-    with postgres.server() as cluster:
-        dsn = await cluster.create("restored")
-        await load(dsn, tmp_path / "dump.sql")
-        monkeypatch.setenv("POSTHOUSE_DATABASE_URL", dsn)
-        restored = await Gateway.open(settings.model_copy(update={"database_url": SecretStr(dsn)}), clock)
-        try:
-            async with served(restored) as there:
-                await _seen_by_consumers(there, before, after, lease)
-                for connection in (one, two, three):
-                    grant = await grant_of(there, connection)
-                    assert (grant.state, grant.reason, grant.restored) == ("suspect", "restored", True)
-                spared = await grant_of(there, other["connection"])
-                assert (spared.state, may_refresh(spared)) == ("active", True), "Google's refresh tokens hold"
+    dsn = await cluster.create("restored")
+    await load(dsn, tmp_path / "dump.sql")
+    monkeypatch.setenv("POSTHOUSE_DATABASE_URL", dsn)
+    restored = await Gateway.open(settings.model_copy(update={"database_url": SecretStr(dsn)}), clock)
+    try:
+        async with served(restored) as there:
+            await _seen_by_consumers(there, before, after, lease)
+            for connection in (one, two, three):
+                grant = await grant_of(there, connection)
+                assert (grant.state, grant.reason, grant.restored) == ("suspect", "restored", True)
+            spared = await grant_of(there, other["connection"])
+            assert (spared.state, may_refresh(spared)) == ("active", True), "Google's refresh tokens hold"
 
-                # Nothing that anybody does sends a refresh token; what has not run out is handed out.
-                assert (await token(there, two)).json()["access_token"] == kept.access
-                assert (await token(there, one)).status_code in (409, 503)
-                await restored.look_for_restores()
-                assert toy.calls == []
+            # Nothing that anybody does sends a refresh token; what has not run out is handed out.
+            assert (await token(there, two)).json()["access_token"] == kept.access
+            assert (await token(there, one)).status_code in (409, 503)
+            await restored.look_for_restores()
+            assert toy.calls == []
 
-                assert await command("restored", "--probe", "toy") == 0
-                assert capsys.readouterr().out.startswith("toy: 1 works, 1 refused, 0 undecided\n")
-                assert sorted(toy.calls) == [("/me", "at-kept-1-0"), ("/me", "at-replaced-2-0")]
-                states = [await grant_of(there, connection) for connection in (one, two, three)]
-                assert [(grant.state, grant.reason) for grant in states] == [
-                    ("suspect", "restored"), ("active", None), ("reauth_required", "token_rejected"),
-                ]  # fmt: skip
-                assert not any(map(may_refresh, states)), "a working access token says nothing of its refresh token"
-                toy.calls.clear()
-                await expired(there, two)
-                assert (await token(there, two)).status_code in (409, 503)
-                assert toy.calls == []
-                assert all(family.alive for family in toy.families)
+            assert await command("restored", "--probe", "toy") == 0
+            assert capsys.readouterr().out.startswith("toy: 1 works, 1 refused, 0 undecided\n")
+            assert sorted(toy.calls) == [("/me", "at-kept-1-0"), ("/me", "at-replaced-2-0")]
+            states = [await grant_of(there, connection) for connection in (one, two, three)]
+            assert [(grant.state, grant.reason) for grant in states] == [
+                ("suspect", "restored"), ("active", None), ("reauth_required", "token_rejected"),
+            ]  # fmt: skip
+            assert not any(map(may_refresh, states)), "a working access token says nothing of its refresh token"
+            toy.calls.clear()
+            await expired(there, two)
+            assert (await token(there, two)).status_code in (409, 503)
+            assert toy.calls == []
+            assert all(family.alive for family in toy.families)
 
-                assert await command("restored", "--release", "toy") == 0
-                assert "toy: 3 grants released\nnothing is set aside\n" in capsys.readouterr().out
-                assert (await token(there, two)).json()["access_token"] == "at-kept-1-1"
-                assert toy.calls == [("/token", "rt-kept-1-0")]
-        finally:
-            await restored.close()
+            assert await command("restored", "--release", "toy") == 0
+            assert "toy: 3 grants released\nnothing is set aside\n" in capsys.readouterr().out
+            assert (await token(there, two)).json()["access_token"] == "at-kept-1-1"
+            assert toy.calls == [("/token", "rt-kept-1-0")]
+    finally:
+        await restored.close()
 
 
 async def _seen_by_consumers(there: Api, before: Any, after: str, lease: Any) -> None:
