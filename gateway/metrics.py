@@ -132,6 +132,21 @@ CONNECTS = Counter(
     registry=REGISTRY,
 )
 
+# Ending connections.
+CLOSING_TASKS = Gauge(
+    "posthouse_closing_tasks",
+    "Token sets of connections that ended, kept for their revocation at the provider; 72 h at most.",
+    ("region",),
+    registry=REGISTRY,
+)
+CLOSING_ENDED = Counter(
+    "posthouse_closing_ended_total",
+    "Token sets of connections that ended, by outcome: done (revoked, or gone there already), not_needed (another connection "
+    "shares what a revocation would reach), given_up (after 72 h, or nothing is left to revoke with). Shredded in each case.",
+    ("integration", "outcome"),
+    registry=REGISTRY,
+)
+
 # Readers.
 CONSUMER_LAG_EVENTS = Gauge(
     "posthouse_consumer_lag_events",

@@ -11,6 +11,7 @@ from gateway import ids, metrics, restored
 from gateway.catalog import Catalog
 from gateway.clock import Clock, SystemClock
 from gateway.database import AWAY, Database
+from gateway.ending.worker import Worker
 from gateway.endpoints.cache import EndpointCache
 from gateway.errors import SetupError, Unavailable
 from gateway.loop import every
@@ -31,6 +32,7 @@ from gateway.vault.keyring import Keyring
 UPKEEP_EVERY_S = 3600.0
 WATCH_EVERY_S = 5.0
 REFUSALS_EVERY_S = 1.0
+CLOSING_EVERY_S = 2.0
 
 
 class Gateway:
@@ -98,6 +100,10 @@ class Gateway:
             asyncio.create_task(every(WATCH_EVERY_S, self.watch, name="watch")),
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
             asyncio.create_task(every(WATCH_EVERY_S, self.look_for_restores, name="restored")),
+            *(
+                asyncio.create_task(every(CLOSING_EVERY_S, self.closing_worker(r).run_once, name="closing"))
+                for r in self.regions
+            ),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
         ]
         self.state = "ready"
@@ -156,6 +162,11 @@ class Gateway:
     def new_id(self) -> UUID:
         """An id for what a background loop makes."""
         return ids.uuid7(self.clock.now())
+
+    def closing_worker(self, region: Region) -> Worker:
+        """What revokes tokens of connections that ended there."""
+        url = self.settings.public_url
+        return Worker(region, self.regions, self.control, self.catalog, self.outbound, url)
 
     async def look_for_restores(self) -> None:
         """Set aside what must not be refreshed if a database was put back to an earlier point."""

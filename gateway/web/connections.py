@@ -13,6 +13,7 @@ from gateway import ids, tenants
 from gateway.connect import minting
 from gateway.connections import grants, store
 from gateway.connections.store import Connection as Stored
+from gateway.ending import closing
 from gateway.errors import Conflict, NotFound
 from gateway.regions import Region, account_hash
 from gateway.service import Gateway
@@ -47,6 +48,15 @@ class NewConnection(Body):
     ] = None
     end_user_id: Text | None = None
     labels: Labels = Field(default_factory=dict)
+
+
+class Ending(Answer):
+    """What becomes of the tokens of a connection that has ended."""
+
+    revocation: Annotated[
+        Literal["pending", "done", "not_needed", "given_up"],
+        Field(description="at the provider; `not_needed`: another connection shares what it would have ended"),
+    ]
 
 
 class Scopes(Answer):
@@ -88,6 +98,7 @@ class Connection(Answer):
     reason: str | None
     access_profiles: dict[str, Grant] = Field(description="its grants; none where the platform registered an account")
     account_count: int = Field(description="accounts are kept as hashes: how many, not which")
+    ending: Ending | None = Field(description="of one that has ended, with tokens; null otherwise")
     created_at: datetime
     updated_at: datetime
 
@@ -139,10 +150,12 @@ async def show(gateway: Gateway, call: Call[None, NoQuery]) -> Connection:
 
 
 async def close(gateway: Gateway, call: Call[None, NoQuery]) -> None:
-    """End a connection. Its endpoints are retired, `posthouse.connection.closed` is on the stream; again: nothing new."""
+    """End a connection. Its endpoints are retired, no token is handed out any more, `posthouse.connection.closed` is on the
+    stream; again: nothing new. Its tokens are revoked at the provider afterwards (`ending` tells), unless another
+    connection shares what that would end; then they are only shredded.
+    """
     region, found = await locate(gateway, call.id("connection_id", ids.CONNECTION))
-    async with region.database.transaction() as tx:
-        await store.close(tx, found.id, call.new_id())
+    await closing.end(region, gateway.catalog, found.id, call.new_id(), new_id=gateway.new_id)
 
 
 async def list_all(gateway: Gateway, call: Call[None, ConnectionQuery]) -> Page[Connection]:
@@ -192,6 +205,7 @@ def _shown(gateway: Gateway, connection: Stored, held: Sequence[grants.Grant]) -
         reason=connection.reason,
         access_profiles={grant.access_profile: grant_shown(grant) for grant in held},
         account_count=connection.accounts,
+        ending=None if connection.revocation is None else Ending(revocation=connection.revocation),
         created_at=connection.created_at,
         updated_at=connection.updated_at,
     )
