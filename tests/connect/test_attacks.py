@@ -68,7 +68,10 @@ async def test_a_link_works_in_one_browser(town: Town) -> None:
     """The first that presses the button. That one may begin again, which ends what it had begun before."""
     made, mine = await town.ask(), town.browser()
     page = await mine.get(made["url"])
+    by_id = f"{town.gateway.settings.public_url}/connect/{made['id']}"
+    assert (await town.browser().http.post(by_id)).status_code == 410  # an id is no link
     first = await town.press(made, mine)
+    assert (await town.browser().http.post(by_id)).status_code == 410
     other = await town.browser().press(page)
     assert (other.status_code, heading(other)) == (410, "This link was already used")
     second = await town.press(made, mine)
