@@ -258,6 +258,16 @@ def test_no_user_chosen_part_leaves_the_domain(part: str, tail: str) -> None:
         assert target.host.count(".") == 2
 
 
+def test_a_label_pattern_is_for_names() -> None:
+    """Exactly one label for each `*`, and never a piece of an address."""
+    allowed = Hosts(fixed=frozenset({"*.posty.example", "*.0.0.1"}))
+    for url, allow in (
+        ("https://a.posty.example/", True), ("https://xn--psty-5qa.posty.example/", True), ("https://posty.example/", False),
+        ("https://a.b.posty.example/", False), ("https://a.posty.example:444/", False), ("https://127.0.0.1/", False),
+    ):  # fmt: skip
+        assert allowed.allow(read(url), client_secret=True) is allow, url
+
+
 async def test_plain_http_is_for_allowed_addresses_only(clock: FakeClock) -> None:
     """A public address by http is refused though its host is listed."""
     outbound = Outbound(settings_with(LOOPBACK), clock, Names({NAME: [["8.8.8.8"]]}))

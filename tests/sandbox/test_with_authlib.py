@@ -229,3 +229,21 @@ async def test_tokens_end_by_the_clock(provider: FakeProvider, platform: Platfor
     clock.move(1000)
     with pytest.raises(OAuthError, match="invalid_grant"):
         await refreshed(provider, client, client.token["refresh_token"])
+
+
+async def test_tokens_are_of_their_client_and_of_their_kind(provider: FakeProvider, platform: Platform) -> None:
+    """Another client can neither refresh nor look at nor revoke them; an access token refreshes nothing."""
+    client = platform()
+    token = await connected(provider, client)
+    other = provider.sandbox.register("Another", [CALLBACK])
+    with OAuth2Session(other.id, other.secret) as stranger:
+        with pytest.raises(OAuthError, match="invalid_grant"):
+            await refreshed(provider, stranger, token["refresh_token"])
+        for value in (token["access_token"], token["refresh_token"]):
+            assert await active(provider, stranger, value) == {"active": False}
+            answer = await off(stranger.revoke_token, f"{provider.base_url}/oauth/revoke", token=value)
+            assert answer.status_code == 200
+    with pytest.raises(OAuthError, match="invalid_grant"):
+        await refreshed(provider, client, token["access_token"])
+    assert await status(provider, client) == 200
+    assert (await active(provider, client, token["refresh_token"]))["active"] is True
