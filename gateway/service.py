@@ -19,7 +19,7 @@ from gateway.regions import DEFAULT, Region, Regions
 from gateway.settings import Settings
 from gateway.stream import consumers
 from gateway.stream.epoch import settle
-from gateway.vault import checks, keyring
+from gateway.vault import checks, choose, keyring, openbao, sweep
 from gateway.vault.keyring import Keyring
 
 UPKEEP_EVERY_S = 3600.0
@@ -35,7 +35,10 @@ class Gateway:
             raise SetupError("POSTHOUSE_DATABASE_URL is not set (or use `posthouse up`, which brings a database)")
         self.settings, self.clock, self.control_keyring = settings, clock, keys
         self.control = Database(settings.control_url.get_secret_value())
-        self.regions = Regions([Region.build(DEFAULT, settings.database_url.get_secret_value(), keys, settings, clock)])
+        self.bao = choose.openbao(settings, clock)
+        self.regions = Regions(
+            [Region.build(DEFAULT, settings.database_url.get_secret_value(), keys, settings, clock, self.bao)]
+        )
         self.catalog = Catalog(self.control, keys, clock, settings)
         self.published_keys = PublishedKeys(clock, settings)
         self.endpoints = EndpointCache(clock)
@@ -60,9 +63,12 @@ class Gateway:
 
     async def _open(self) -> None:
         await self.control.open()
+        if self.bao is not None:
+            await self.bao.enter()
         await checks.verify_against(self.control, self.control_keyring)
         for region in self.regions:
             await region.open()
+            await region.sealing.verify()
             await settle(region.database)
             await region.upkeep.ready()
         await self.catalog.open()
@@ -71,6 +77,12 @@ class Gateway:
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
         ]
+        if self.bao is not None:
+            self._loops.append(asyncio.create_task(every(openbao.RENEW_EVERY_S, self.bao.run_once, name="vault")))
+        self._loops += [
+            asyncio.create_task(every(sweep.EVERY_S, r.sealing.sweep.run_once, name="kv_sweep"))
+            for r in self.regions if r.sealing.sweep is not None
+        ]  # fmt: skip
         self.state = "ready"
 
     async def close(self) -> None:
@@ -86,6 +98,8 @@ class Gateway:
         await self.published_keys.close()
         for region in self.regions:
             await region.close()
+        if self.bao is not None:
+            await self.bao.close()
         await self.control.close()
 
     def drain(self) -> None:

@@ -127,4 +127,9 @@ class DataKeys:
 
     def aad(self, tenant: str, version: int) -> Aad:
         """What a wrapped data key is bound to."""
-        return Aad(place=self._region, owner=tenant, purpose="data_key", row=str(version))
+        return data_key_aad(self._region, tenant, version)
+
+
+def data_key_aad(region: str, tenant: str, version: int) -> Aad:
+    """What a wrapped data key is bound to."""
+    return Aad(place=region, owner=tenant, purpose="data_key", row=str(version))

@@ -91,6 +91,16 @@ class OpenBao:
         except Refused as error:
             raise SetupError(str(error)) from None
 
+    async def enter(self) -> None:
+        """`open`, for a process that can begin without: while the server is away it goes on, and tries again later.
+
+        Raises: SetupError: refused, or no server we trust.
+        """
+        try:
+            await self.open()
+        except Unavailable as error:
+            log.warning("vault.away", why=error)
+
     async def close(self) -> None:
         """Hand an AppRole token back, if that is quick, and disconnect."""
         lease, self._lease = self._lease, None
@@ -181,7 +191,7 @@ class OpenBao:
             try:
                 await self._enter(lease)
             except Refused as error:
-                raise Unavailable(str(error), retry_after_s=SEALED_RETRY_S) from None
+                raise Unreached(str(error), retry_after_s=SEALED_RETRY_S) from None
             lease = self._lease
             assert lease is not None
         return lease.token
@@ -205,7 +215,7 @@ class OpenBao:
             if self._lease is not None and self._lease is not before:
                 return  # somebody else did
             if self._clock.monotonic() - self._refused_at < LOGIN_AGAIN_S:
-                raise Unavailable("Vault refused our login a moment ago", retry_after_s=SEALED_RETRY_S)
+                raise Unreached("Vault refused our login a moment ago", retry_after_s=SEALED_RETRY_S)
             began = self._clock.monotonic()
             static, settings = self._settings.vault_token, self._settings
             if static is not None:

@@ -5,7 +5,8 @@ it, as AES-GCM's does here. A server too old to know that field would ignore it,
 
 What our policy at the server needs: `update` on `{mount}/encrypt/{key}` and `{mount}/decrypt/{key}` (no `create`: with
 it a mistyped key is made up silently) and `read` on `{mount}/keys/{key}`; whoever rotates also `update` on
-`{mount}/keys/{key}/rotate` and `…/config`.
+`{mount}/keys/{key}/rotate` and `…/config`. Transit's own `rewrap` is of no use: it takes no associated data (seen on
+OpenBao 2.7: "message authentication failed"), so a rotation unwraps and wraps again.
 """
 
 from __future__ import annotations
