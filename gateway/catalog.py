@@ -23,9 +23,10 @@ from gateway.clock import Clock
 from gateway.database import Database
 from gateway.errors import Unavailable
 from gateway.integrations import secrets, store
+from gateway.integrations.profiles import AccessProfile
 from gateway.integrations.secrets import SealedSecret
 from gateway.integrations.store import Stored
-from gateway.integrations.wanted import Unattributed, signing_purpose
+from gateway.integrations.wanted import PURPOSES, Purpose, Unattributed, signing_purpose
 from gateway.loop import every
 from gateway.settings import Settings
 from gateway.vault.cipher import SealBroken
@@ -51,6 +52,9 @@ class Integration:
     settings: dict[str, Any]
     unattributed: Unattributed
     trust: Trust  # app-wide: of deliveries to /hooks/{integration}
+    access_profiles: Mapping[str, AccessProfile] = field(default_factory=dict)
+    return_urls: tuple[str, ...] = ()
+    client_secrets: tuple[bytes, ...] = field(default=(), repr=False)  # newest first
     trouble: str | None = None  # why it cannot be used: it trusts nothing then, and its deliveries get a 503
 
 
@@ -193,14 +197,13 @@ class Catalog:
     def _integration(self, row: Stored, sealed: list[SealedSecret]) -> Integration:
         provider = self._providers.get(row.provider) or _unknown(row.provider)
         settings = dict(row.settings)
-        opened: tuple[bytes, ...] = ()
+        opened: dict[Purpose, tuple[bytes, ...]] = {}
         trouble = None
         try:
             if row.provider not in self._providers:
                 raise NotConfigured("this version of posthouse does not know its provider")
             settings = provider.settings.model_validate(settings).model_dump(mode="json")
-            purpose = signing_purpose(provider)
-            opened = tuple(self._open(secret) for secret in sealed if secret.purpose == purpose)
+            opened = {of: tuple(self._open(secret) for secret in sealed if secret.purpose == of) for of in PURPOSES}
         except SealBroken as error:
             trouble = f"a secret does not open: {error}"
         except ValidationError:
@@ -210,7 +213,9 @@ class Catalog:
         return Integration(
             id=row.id, name=row.name, provider=provider, region=row.region, client_id=row.client_id,
             settings=settings, unattributed=row.unattributed, trouble=trouble,
-            trust=Trust(secrets=opened, endpoint=False, settings=settings, client_id=row.client_id),
+            access_profiles=row.access_profiles, return_urls=row.return_urls,
+            client_secrets=opened.get("client_secrets", ()),
+            trust=Trust(secrets=opened.get(signing_purpose(provider), ()), endpoint=False, settings=settings, client_id=row.client_id),
         )  # fmt: skip
 
     def _open(self, secret: SealedSecret) -> bytes:

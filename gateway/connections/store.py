@@ -16,6 +16,8 @@ from uuid import UUID
 import orjson
 
 from gateway import ids
+from gateway.connections import grants
+from gateway.connections.states import State, fold
 from gateway.database import Db
 from gateway.endpoints import store as endpoints
 from gateway.errors import Conflict, NotFound
@@ -23,7 +25,7 @@ from gateway.stream.append import NewEvent, append
 
 OWN_KEY_WINDOW_S = 3600  # an event of ours is its own key: remembered for as long as a batch may be sent again
 
-COLUMNS = """id, tenant_id, integration_id, external_id, end_user_id, labels, state, created_at, updated_at,
+COLUMNS = """id, tenant_id, integration_id, external_id, end_user_id, labels, state, reason, subject_hash, created_at, updated_at,
              (SELECT count(*) FROM gateway.connection_accounts a WHERE a.connection_id = c.id) AS accounts"""
 
 
@@ -37,7 +39,9 @@ class Connection:
     external_id: str | None
     end_user_id: str | None
     labels: Mapping[str, str]
-    state: str
+    state: State
+    reason: str | None  # why it is in that state, where a word says more than the state: scopes_missing …
+    subject_hash: UUID | None  # the account itself; None where the platform registered it
     created_at: datetime
     updated_at: datetime
     accounts: int  # how many; which ones is kept as hashes
@@ -162,7 +166,49 @@ async def close(tx: Db, connection_id: UUID, event_id: UUID) -> None:
     await append(tx, [_event(await get(tx, connection_id), "closed", event_id)])
 
 
-def _event(connection: Connection, name: str, event_id: UUID) -> NewEvent:
+FOLDED = """UPDATE gateway.connections SET state = $2, reason = $3, updated_at = gateway.now()
+             WHERE id = $1 AND state <> 'closed' AND (state, reason) IS DISTINCT FROM ($2, $3)"""
+
+
+async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say: str | None = None) -> Connection:
+    """Fold the grants' states into the connection's and say what changed, as the last statement of the transaction.
+
+    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). `say`: the event's name where something
+    is to be said even though the state stays (`scopes_changed`); unset: the new state's name, if it is new.
+    The caller holds the connection's lock.
+    """
+    before = await get(tx, connection_id)
+    held = await grants.of(tx, [connection_id])
+    state = fold(grant.state for grant in held) if held and before.state != "closed" else before.state
+    reason = next((grant.reason for grant in held if grant.state == state and grant.reason), None)
+    await tx.execute(FOLDED, connection_id, state, reason)
+    after = await get(tx, connection_id)
+    name = say if say is not None else (after.state if after.state != before.state else None)
+    if name is not None:
+        more = {
+            "previous_state": before.state,
+            "cause": cause,
+            "reason": after.reason,
+            "access_profiles": {grant.access_profile: told(grant) for grant in held},
+        }
+        await append(tx, [_event(after, name, event_id, more)])
+    return after
+
+
+def told(grant: grants.Grant) -> dict[str, Any]:
+    """What events (and the API) say of a grant: no token, no account."""
+    return {
+        "state": grant.state,
+        "reason": grant.reason,
+        "generation": grant.generation,
+        "granted": list(grant.ledger.granted),
+        "missing": list(grant.ledger.missing),
+        "lost": list(grant.ledger.lost),
+        "optional_missing": list(grant.ledger.optional_missing),
+    }
+
+
+def _event(connection: Connection, name: str, event_id: UUID, more: Mapping[str, Any] | None = None) -> NewEvent:
     """What the stream says of a change. Never an account: only the platform's own words for it."""
     said = {
         "connection": ids.show(ids.CONNECTION, connection.id),
@@ -171,6 +217,7 @@ def _event(connection: Connection, name: str, event_id: UUID) -> NewEvent:
         "end_user_id": connection.end_user_id,
         "labels": dict(connection.labels),
         "state": connection.state,
+        **(more or {}),
     }
     return NewEvent(
         id=event_id,

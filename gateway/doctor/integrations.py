@@ -53,7 +53,8 @@ def _faults(
     try:
         checked(
             Wanted(name=integration.name, provider=integration.provider, region=integration.region,
-                   client_id=integration.client_id, settings=integration.settings, unattributed=integration.unattributed),
+                   client_id=integration.client_id, settings=integration.settings, unattributed=integration.unattributed,
+                   access_profiles=integration.access_profiles, return_urls=integration.return_urls),
             {provider.facts.name: provider}, {"default"},
         )  # fmt: skip
     except Invalid as error:

@@ -6,6 +6,10 @@
     signing_secrets = [{env = "SLACK_SIGNING_SECRET"}, {file = "/run/secrets/slack-old"}]   # newest first
     client_secrets = [{env = "SLACK_CLIENT_SECRET"}]
     unattributed = "keep"          # or "drop": items that match no connection
+    return_urls = ["https://app.example.com/connected"]   # where a connect session may end
+    [integrations.my-slack.access_profiles.bot]
+    required = ["channels:read"]
+    optional = ["chat:write"]
     [integrations.my-slack.settings]                                                       # the provider's own
 
 A secret never stands in the file: it names an environment variable or another file (relative to this one; one newline
@@ -25,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import Invalid, SetupError
 from gateway.integrations.plan import Change, Plan, apply
+from gateway.integrations.profiles import ProfileModel
 from gateway.integrations.wanted import (
     MAX_SECRET_BYTES,
     NAME,
@@ -60,6 +65,8 @@ class Declared(BaseModel):
     signing_secrets: list[Source] = Field(default_factory=list)
     client_secrets: list[Source] = Field(default_factory=list)
     unattributed: Unattributed = "keep"
+    access_profiles: dict[str, ProfileModel] = Field(default_factory=dict)
+    return_urls: list[str] = Field(default_factory=list)
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -148,7 +155,8 @@ def _wanted(name: str, declared: Declared, folder: Path, environ: Mapping[str, s
     if faults:
         raise Invalid(errors=as_errors(faults))
     said = declared.model_dump(include={"provider", "region", "client_id", "settings", "unattributed"})
-    return Wanted(name=name, secrets=secrets, **said)
+    profiles = {profile: said.profile() for profile, said in declared.access_profiles.items()}
+    return Wanted(name=name, secrets=secrets, access_profiles=profiles, return_urls=tuple(declared.return_urls), **said)
 
 
 def _fetch(source: Source, folder: Path, environ: Mapping[str, str]) -> tuple[bytes, str]:

@@ -16,11 +16,19 @@ from gateway import ids
 from gateway.database import Db
 from gateway.errors import Conflict, NotFound
 from gateway.integrations import secrets
+from gateway.integrations.profiles import AccessProfile, as_json, from_json
 from gateway.integrations.wanted import PURPOSES, DeclaredBy, Purpose, Unattributed, Wanted, checked
 from gateway.vault.keyring import Keyring
 from providers.registry import Provider
 
-CHANGEABLE = ("client_id", "settings", "unattributed", "region")  # by name; name and provider stay as made
+CHANGEABLE = (
+    "client_id",
+    "settings",
+    "unattributed",
+    "region",
+    "access_profiles",
+    "return_urls",
+)  # by name; name and provider stay as made
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,8 @@ class Stored:
     client_id: str | None
     settings: Mapping[str, Any]
     unattributed: Unattributed
+    access_profiles: Mapping[str, AccessProfile]
+    return_urls: tuple[str, ...]
     declared_by: DeclaredBy
     created_at: datetime
     updated_at: datetime
@@ -45,8 +55,9 @@ async def lock(tx: Db) -> None:
     await tx.execute("SELECT FROM control.state FOR UPDATE")
 
 
-ROWS = """SELECT id, name, provider, region, client_id, settings, unattributed, declared_by, created_at, updated_at
-          FROM control.integrations ORDER BY name"""
+FIELDS = """id, name, provider, region, client_id, settings, unattributed, access_profiles, return_urls, declared_by,
+             created_at, updated_at"""
+ROWS = f"SELECT {FIELDS} FROM control.integrations ORDER BY name"  # noqa: S608  # a constant
 
 
 async def all_rows(db: Db) -> list[Stored]:
@@ -56,8 +67,7 @@ async def all_rows(db: Db) -> list[Stored]:
 
 ADDED = """array(SELECT added_at FROM control.integration_secrets AS s
                  WHERE s.integration_id = i.id AND purpose = '{0}' ORDER BY position) AS {0}"""
-SELECT = f"""SELECT id, name, provider, region, client_id, settings, unattributed, declared_by, created_at, updated_at,
-             {ADDED.format("signing_secrets")}, {ADDED.format("client_secrets")} FROM control.integrations AS i"""  # noqa: S608  # constants
+SELECT = f"""SELECT {FIELDS}, {ADDED.format("signing_secrets")}, {ADDED.format("client_secrets")} FROM control.integrations AS i"""  # noqa: S608  # constants
 PAGE = SELECT + " WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2"
 BY_NAME = SELECT + " WHERE name = $1"
 BY_ID = SELECT + " WHERE id = $1"
@@ -77,8 +87,9 @@ async def get(db: Db, which: str | UUID) -> Stored:
 
 
 CREATE = """INSERT INTO control.integrations
-              (id, name, provider, region, client_id, settings, unattributed, declared_by, created_at, updated_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT (name) DO NOTHING RETURNING id"""
+              (id, name, provider, region, client_id, settings, unattributed, access_profiles, return_urls, declared_by,
+               created_at, updated_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11) ON CONFLICT (name) DO NOTHING RETURNING id"""
 
 
 async def create(
@@ -87,7 +98,8 @@ async def create(
     """Make a `checked` integration and seal its secrets.    Raises: Conflict, the name is taken."""
     made = await tx.fetchval(
         CREATE, new_id or ids.uuid7(now), wanted.name, wanted.provider, wanted.region, wanted.client_id,
-        json.dumps(wanted.settings), wanted.unattributed, by, now,
+        json.dumps(wanted.settings), wanted.unattributed, json.dumps(as_json(wanted.access_profiles)),
+        list(wanted.return_urls), by, now,
     )  # fmt: skip
     if made is None:
         raise Conflict(f"there is already an integration {wanted.name!r}")
@@ -96,8 +108,8 @@ async def create(
     return await get(tx, made)
 
 
-UPDATE = """UPDATE control.integrations SET region = $2, client_id = $3, settings = $4, unattributed = $5, updated_at = $6
-            WHERE id = $1"""
+UPDATE = """UPDATE control.integrations SET region = $2, client_id = $3, settings = $4, unattributed = $5,
+                   access_profiles = $6, return_urls = $7, updated_at = $8 WHERE id = $1"""
 
 
 async def save(tx: Db, current: Stored, wanted: Wanted, now: datetime, *, by: DeclaredBy) -> None:
@@ -105,8 +117,10 @@ async def save(tx: Db, current: Stored, wanted: Wanted, now: datetime, *, by: De
     refuse_others(current, by)
     if wanted.provider != current.provider:
         raise Conflict(f"integration {current.name!r} is of {current.provider}: delete it before it becomes another's")
-    settings = json.dumps(wanted.settings)
-    await tx.execute(UPDATE, current.id, wanted.region, wanted.client_id, settings, wanted.unattributed, now)
+    await tx.execute(
+        UPDATE, current.id, wanted.region, wanted.client_id, json.dumps(wanted.settings), wanted.unattributed,
+        json.dumps(as_json(wanted.access_profiles)), list(wanted.return_urls), now,
+    )  # fmt: skip
 
 
 async def update(
@@ -152,4 +166,7 @@ def refuse_others(current: Stored, by: DeclaredBy) -> None:
 def _stored(row: Any) -> Stored:
     fields = dict(row)
     added: dict[Purpose, tuple[datetime, ...]] = {p: tuple(fields.pop(p)) for p in PURPOSES if p in fields}
-    return Stored(**{**fields, "settings": json.loads(fields["settings"])}, secrets=added)
+    fields["settings"] = json.loads(fields["settings"])
+    fields["access_profiles"] = from_json(json.loads(fields["access_profiles"]))
+    fields["return_urls"] = tuple(fields["return_urls"])
+    return Stored(**fields, secrets=added)

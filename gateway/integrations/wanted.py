@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from gateway.errors import Invalid
+from gateway.integrations.profiles import MOST_RETURN_URLS, AccessProfile, profile_faults, return_url_fault
 from providers.registry import Provider
 
 Purpose = Literal["signing_secrets", "client_secrets"]
@@ -35,6 +36,8 @@ class Wanted:
     client_id: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # JSON values
     unattributed: Unattributed = "keep"
+    access_profiles: Mapping[str, AccessProfile] = field(default_factory=dict)
+    return_urls: tuple[str, ...] = ()
     secrets: Mapping[Purpose, tuple[bytes, ...]] = field(default_factory=dict, repr=False)  # newest first
 
 
@@ -62,6 +65,16 @@ def checked(wanted: Wanted, providers: Mapping[str, Provider], regions: Collecti
         read, wrong = _settings(wanted.settings, provider)
         wanted = replace(wanted, settings=read)
         faults += [*wrong, *_secrets(wanted, provider)]
+        oauth = provider.oauth
+        faults += [
+            (("access_profiles", name) if name else ("access_profiles",), fault)
+            for name, fault in profile_faults(wanted.access_profiles, oauth)
+        ]
+    if len(wanted.return_urls) > MOST_RETURN_URLS:
+        faults.append((("return_urls",), f"are more than {MOST_RETURN_URLS}"))
+    for place, url in enumerate(wanted.return_urls):
+        if (fault := return_url_fault(url)) is not None:
+            faults.append((("return_urls", place), fault))
     if faults:
         raise Invalid(f"integration {wanted.name[:63]!r} cannot be set up like this", errors=as_errors(faults))
     return wanted

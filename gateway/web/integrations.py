@@ -11,6 +11,7 @@ from gateway import ids
 from gateway.endpoints import store as endpoints
 from gateway.errors import Conflict, Invalid, NotFound
 from gateway.integrations import secrets, store
+from gateway.integrations.profiles import ProfileModel, as_json
 from gateway.integrations.wanted import PURPOSES, Purpose, Wanted, checked, secret_fault, signing_purpose
 from gateway.service import Gateway
 from gateway.web import paging
@@ -25,6 +26,15 @@ Secrets = Annotated[list[Secret], Field(max_length=8, description="newest first;
 Settings = Annotated[dict[str, JsonValue], Field(description="what this provider needs beside its secrets")]
 
 
+Profiles = Annotated[
+    dict[str, ProfileModel], Field(max_length=32, description="named sets of scopes that a connect session asks for")
+]
+ReturnUrls = Annotated[
+    list[Annotated[str, Field(max_length=2000)]],
+    Field(max_length=100, description="where a connect session may send its user back to"),
+]
+
+
 class NewIntegration(Body):
     """An app registration at a provider."""
 
@@ -36,6 +46,8 @@ class NewIntegration(Body):
     unattributed: Annotated[
         Literal["keep", "drop"], Field(description="what becomes of items that match no connection")
     ] = "keep"
+    access_profiles: Profiles = Field(default_factory=dict)
+    return_urls: ReturnUrls = Field(default_factory=list)
     signing_secrets: Secrets = Field(default_factory=list)
     client_secrets: Secrets = Field(default_factory=list)
 
@@ -47,6 +59,8 @@ class IntegrationChanges(Body):
     client_id: ClientId | None = None
     settings: Settings = Field(default_factory=dict)
     unattributed: Literal["keep", "drop"] = "keep"
+    access_profiles: Profiles = Field(default_factory=dict)
+    return_urls: ReturnUrls = Field(default_factory=list)
 
 
 class NewSecret(Body):
@@ -79,6 +93,8 @@ class Integration(Answer):
     client_id: str | None
     settings: dict[str, Any]
     unattributed: Literal["keep", "drop"]
+    access_profiles: dict[str, ProfileModel]
+    return_urls: list[str]
     declared_by: Literal["file", "api"]
     url: str = Field(description="where the provider sends deliveries of the whole app")
     signing_secrets: list[HeldSecret] = Field(description="newest first")
@@ -100,6 +116,8 @@ async def create(gateway: Gateway, call: Call[NewIntegration, NoQuery]) -> Integ
             client_id=asked.client_id,
             settings=asked.settings,
             unattributed=asked.unattributed,
+            access_profiles={name: said.profile() for name, said in asked.access_profiles.items()},
+            return_urls=tuple(asked.return_urls),
             secrets={purpose: tuple(s.get_secret_value().encode() for s in given[purpose]) for purpose in PURPOSES},
         ),
         all_providers(),
@@ -130,10 +148,14 @@ async def list_all(gateway: Gateway, call: Call[None, PageQuery]) -> Page[Integr
 
 async def change(gateway: Gateway, call: Call[IntegrationChanges, NoQuery]) -> Integration:
     """Change some fields. Name and provider stay as made; secrets have routes of their own."""
+    changes = call.body.model_dump(exclude_unset=True)
+    if "access_profiles" in changes:
+        changes["access_profiles"] = {name: said.profile() for name, said in call.body.access_profiles.items()}
+    if "return_urls" in changes:
+        changes["return_urls"] = tuple(call.body.return_urls)
     async with gateway.control.transaction() as tx:
         made = await store.update(
-            tx, call.path["integration"], call.body.model_dump(exclude_unset=True), call.now,
-            by="api", providers=all_providers(), regions=_regions(gateway),
+            tx, call.path["integration"], changes, call.now, by="api", providers=all_providers(), regions=_regions(gateway),
         )  # fmt: skip
     await gateway.catalog.refresh()
     return _shown(gateway, made)
@@ -203,6 +225,10 @@ def _shown(gateway: Gateway, stored: store.Stored) -> Integration:
         client_id=stored.client_id,
         settings=dict(stored.settings),
         unattributed=stored.unattributed,
+        access_profiles={
+            name: ProfileModel.model_validate(said) for name, said in as_json(stored.access_profiles).items()
+        },
+        return_urls=list(stored.return_urls),
         declared_by=stored.declared_by,
         url=f"{gateway.settings.public_url}/hooks/{stored.name}",
         signing_secrets=held["signing_secrets"],

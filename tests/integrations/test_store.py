@@ -36,7 +36,7 @@ async def test_one_is_made_listed_and_found(database: Database, keyring: Keyring
     id = uuid7(NOW)
     stored = await made(database, keyring, new_id=id)
     assert stored == Stored(
-        id, "posty", "posty", "default", None, {"audience": "us"}, "keep", "api", NOW, NOW,
+        id, "posty", "posty", "default", None, {"audience": "us"}, "keep", {}, (), "api", NOW, NOW,
         {"signing_secrets": (NOW,), "client_secrets": ()},
     )  # fmt: skip
     assert await store.get(database, "posty") == await store.get(database, id) == stored

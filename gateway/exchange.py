@@ -1,0 +1,108 @@
+"""Calls of a provider's token endpoint for one integration: exchange a code, refresh, mint. No database in here.
+
+Whoever calls holds no database connection meanwhile. What an answer means is told by the errors of `providers.errors`;
+a success is a `TokenSet` for each access profile that it fills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gateway.catalog import Integration
+from providers import oauth
+from providers.calls import Http, Request
+from providers.errors import Misconfigured, OddAnswer
+from providers.oauth import App, Asked, OAuthFacts, TokenSet
+from providers.registry import Provider
+
+
+def redirect_uri(public_url: str, integration: Integration) -> str:
+    """Where the provider sends the browser back to: one for each integration, so that a mixed-up answer shows itself."""
+    return f"{public_url}/oauth/callback/{integration.name}"
+
+
+def app_of(integration: Integration, public_url: str, parameters: Mapping[str, str] | None = None) -> App:
+    """The integration as its provider module sees it.    Raises: Misconfigured, it lacks a client id or secret.
+
+    `parameters`: URL parts that were chosen for a session. What the operator has set cannot be overridden by them.
+    """
+    facts = facts_of(integration)
+    if integration.client_id is None:
+        raise Misconfigured("client_id_missing")
+    if not integration.client_secrets and facts.client_auth != "none":
+        raise Misconfigured("client_secret_missing")
+    fixed = {name: value for name, value in integration.settings.items() if isinstance(value, str)}
+    return App(
+        client_id=integration.client_id,
+        client_secret=integration.client_secrets[0].decode() if integration.client_secrets else "",
+        settings=integration.settings,
+        parts={**(parameters or {}), **fixed},
+        redirect_uri=redirect_uri(public_url, integration),
+    )
+
+
+def facts_of(integration: Integration) -> OAuthFacts:
+    """Raises: Misconfigured, this provider connects no accounts."""
+    facts = integration.provider.oauth
+    if facts is None:
+        raise Misconfigured("connects_no_accounts")
+    return facts
+
+
+async def exchange(
+    http: Http, provider: Provider, facts: OAuthFacts, app: App, asked: Asked, code: str, verifier: str | None
+) -> Mapping[str, TokenSet]:
+    """Exchange an authorization code: the token set of each access profile that was asked for.
+
+    Raises: ProviderError (GrantEnded: the code is wrong, used or over).
+    """
+    return await _called(
+        http, provider, facts, asked, oauth.token_request(facts, app, oauth.code_fields(facts, app, code, verifier))
+    )
+
+
+async def refresh(
+    http: Http,
+    provider: Provider,
+    facts: OAuthFacts,
+    app: App,
+    access_profile: str,
+    scopes: Sequence[str],
+    refresh_token: str,
+) -> TokenSet:
+    """Refresh one grant. Where the answer brings no new refresh token, the old one goes on (RFC 6749 section 6).
+
+    Raises: ProviderError (GrantEnded: the refresh token is dead).
+    """
+    asked = Asked(scopes={access_profile: tuple(scopes)})
+    request = oauth.token_request(facts, app, oauth.refresh_fields(facts, app, refresh_token))
+    return _one(await _called(http, provider, facts, asked, request), access_profile)
+
+
+async def client_credentials(
+    http: Http, provider: Provider, facts: OAuthFacts, app: App, access_profile: str, scopes: Sequence[str]
+) -> TokenSet:
+    """Mint a token of the app's own (RFC 6749 section 4.4).    Raises: ProviderError."""
+    asked = Asked(scopes={access_profile: tuple(scopes)})
+    request = oauth.token_request(facts, app, oauth.credentials_fields(facts, scopes))
+    return _one(await _called(http, provider, facts, asked, request), access_profile)
+
+
+async def _called(
+    http: Http, provider: Provider, facts: OAuthFacts, asked: Asked, request: Request
+) -> Mapping[str, TokenSet]:
+    response = await http.send(request)
+    refused = provider.classify(response) if provider.classify is not None else oauth.refusal(facts, response)
+    if refused is not None:
+        raise refused
+    answer = response.json()
+    if provider.token_sets is not None:
+        return provider.token_sets(answer, asked)
+    return {access_profile: oauth.token_set(facts, answer) for access_profile in asked.scopes}
+
+
+def _one(found: Mapping[str, TokenSet], access_profile: str) -> TokenSet:
+    """Raises: OddAnswer, the answer is of another access profile."""
+    if access_profile not in found:
+        raise OddAnswer("other_profile")
+    return found[access_profile]
