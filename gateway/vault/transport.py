@@ -69,7 +69,23 @@ class Server:
 async def send(
     server: Server, method: str, path: str, headers: Mapping[str, str], body: Mapping[str, Any] | None = None
 ) -> Answer:
-    """`method` on `/v1/{path}`.    Raises: Unreached."""
+    """`method` on `/v1/{path}`.    Raises: Unreached.
+
+    Sent twice where a kept connection turns out to be closed: nothing we ask does harm when it is done twice.
+    """
+    try:
+        return await _send(server, method, path, headers, body)
+    except aiohttp.ServerDisconnectedError:
+        pass
+    try:
+        return await _send(server, method, path, headers, body)
+    except aiohttp.ServerDisconnectedError:
+        raise Unreached("Vault cannot be reached") from None
+
+
+async def _send(
+    server: Server, method: str, path: str, headers: Mapping[str, str], body: Mapping[str, Any] | None
+) -> Answer:
     if server.session is None:
         server.session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=server.timeout_s, connect=min(CONNECT_S, server.timeout_s)),
@@ -93,6 +109,8 @@ async def send(
         raise Unreached(f"Vault shows a certificate that does not pass: {why}", passing=False) from None
     except (aiohttp.ClientSSLError, ssl.SSLError):
         raise Unreached("Vault does not agree with us on TLS (look at the certificates)", passing=False) from None
+    except aiohttp.ServerDisconnectedError:
+        raise
     except TimeoutError:
         raise Unreached("Vault does not answer in time") from None
     except (aiohttp.ClientError, OSError, ValueError):  # from None: what they say may quote a header
@@ -117,8 +135,8 @@ def _object(raw: bytes, status: int) -> dict[str, Any]:
         whole = None
     if isinstance(whole, dict):
         return whole
-    if status < 300:  # a captive page, a balancer's greeting: not the server that we know
-        raise Unreached("something that is not Vault answers at its address")
+    if status < 500:  # a captive page, a balancer's greeting, https behind http: not the server that we know
+        raise Unreached("something that is not Vault answers at its address (https or http?)", passing=False)
     return {}
 
 

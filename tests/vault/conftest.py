@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -34,16 +33,21 @@ async def bao(vault_settings: Settings, clock: FakeClock) -> AsyncIterator[OpenB
     await made.close()
 
 
-@pytest.fixture
-def restartable(tmp_path: Path) -> Iterator[openbao.Restartable]:
-    """A server over TLS, running, initialized and unsealed; it goes by the name vault.test."""
+@pytest.fixture(scope="module")
+def one_restartable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openbao.Restartable]:
+    """A server over TLS; it goes by the name vault.test."""
     authority = Authority.make("an authority")
-    folder = tmp_path / "bao"
-    folder.mkdir()
-    made = openbao.Restartable(folder, *authority.sign("vault.test"), authority.pem)
+    made = openbao.Restartable(tmp_path_factory.mktemp("bao"), *authority.sign("vault.test"), authority.pem)
     made.start()
     try:
         made.initialize()
         yield made
     finally:
         made.stop()
+
+
+@pytest.fixture
+def restartable(one_restartable: openbao.Restartable) -> openbao.Restartable:
+    """It, running and unsealed."""
+    one_restartable.well()
+    return one_restartable

@@ -102,7 +102,8 @@ async def test_batch_tokens_and_static_tokens(bao_server: openbao.Server, clock:
     async with connected(static, clock) as bao:
         clock.move(500)
         await bao.run_once()
-        assert (token_of(bao), bao.seconds_left) == (made, 600)
+        assert token_of(bao) == made
+        assert bao.seconds_left > 500
         tenancy.ask("POST", "auth/token/revoke", {"token": made})
         with pytest.raises(Refused, match="POSTHOUSE_VAULT_TOKEN"):
             await bao.renew()
@@ -180,7 +181,7 @@ async def answering(head: bytes, body: bytes = b"") -> AsyncIterator[str]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         try:
-            writer.write(head + b"\r\n\r\n" + body)
+            writer.write(head + b"\r\nConnection: close\r\n\r\n" + body)
             await writer.drain()
         except ConnectionError:
             pass
@@ -203,7 +204,7 @@ async def answering(head: bytes, body: bytes = b"") -> AsyncIterator[str]:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2", b"[]", "not Vault"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2", b"{}", "cannot be read"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 23", b'{"auth":{"ttl":"much"}}', "cannot be read"),
-        (b"HTTP/1.1 200 OK\r\nConnection: close", b" " * (MAX_BYTES + 1), "too long"),
+        (b"HTTP/1.1 200 OK", b" " * (MAX_BYTES + 1), "too long"),
         (b"HTTP/1.1 502 Bad\r\nContent-Length: 3", b"bad", "fails"),
         (b"HTTP/1.1 503 No\r\nContent-Length: 30", b'{"errors": ["Vault is sealed"]}'[:30], "fails"),
         (b"HTTP/1.1 503 No\r\nContent-Length: 31", b'{"errors": ["Vault is sealed"]}', "sealed"),
@@ -222,8 +223,10 @@ async def test_odd_answers_are_the_server_being_away(
         bao = OpenBao(
             Settings(_env_file=None, vault_addr=url, vault_role_id="r", vault_secret_id=SecretStr("s")), clock
         )
-        with pytest.raises(Unavailable, match=says) as caught:
+        with pytest.raises(SetupError if says == "not Vault" else Unavailable, match=says):
             await bao.open()
+        with pytest.raises(Unavailable, match=says) as caught:
+            await bao.call("key", "GET", "transit/keys/posthouse")
         await bao.close()
     assert caught.value.retry_after_s == (7 if says == "rate" else 10 if says == "sealed" else 2)
 
