@@ -231,6 +231,28 @@ async def test_odd_answers_are_the_server_being_away(
     assert caught.value.retry_after_s == (7 if says == "rate" else 10 if says == "sealed" else 2)
 
 
+async def test_a_kept_connection_that_was_closed_is_no_outage(clock: FakeClock) -> None:
+    """The server closes a connection just when the next call goes out on it: sent once more, on a new one."""
+    connections = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"auth": {"client_token": "t", "lease_duration": 60, "renewable": true}}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await reader.readuntil(b"POST")  # the next one (the first one's body comes before it)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    settings = Settings(_env_file=None, vault_addr=f"http://{host}:{port}", vault_role_id="r")
+    async with server, connected(settings, clock) as bao:
+        await bao.call("encrypt", "POST", "transit/encrypt/posthouse", {})
+        await bao.call("encrypt", "POST", "transit/encrypt/posthouse", {})
+    assert connections >= 3
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
