@@ -11,8 +11,8 @@ from gateway import metrics
 
 OURS = re.compile(r"posthouse_[a-z_]+")
 BOUNDED = {
-    "provider", "integration", "consumer", "dependency",  # what an operator configured
-    "reason", "outcome", "route", "method", "status", "version", "python",  # what the code names
+    "provider", "integration", "consumer", "dependency", "server",  # what an operator configured
+    "reason", "outcome", "kind", "route", "method", "status", "version", "python",  # what the code names
 }  # fmt: skip
 
 

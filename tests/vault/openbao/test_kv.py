@@ -24,7 +24,7 @@ from gateway.vault.tokens import Blob, Place, Sealed, TokenVault
 from tests import openbao
 from tests.clock import FakeClock
 from tests.flows.house import metric
-from tests.vault import rows
+from tests.vault.openbao import rows
 
 READS = {"kind": "read", "outcome": "ok"}
 

@@ -23,7 +23,7 @@ from tests import openbao
 from tests.clock import FakeClock
 from tests.flows.house import metric
 from tests.ops.certificates import Authority
-from tests.vault import rows
+from tests.vault.openbao import rows
 
 TLS = {"vault_server_name": "vault.test"}
 
