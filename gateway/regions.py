@@ -13,7 +13,10 @@ from gateway.errors import NotFound
 from gateway.settings import Settings
 from gateway.stream.appender import Appender
 from gateway.stream.upkeep import Upkeep
+from gateway.vault import backend, checks
+from gateway.vault.data_keys import DataKeys
 from gateway.vault.keyring import Keyring
+from gateway.vault.tokens import TokenVault
 
 DEFAULT = "default"
 READERS = 4  # of the pool's ten connections
@@ -29,6 +32,7 @@ class Region:
     appender: Appender
     news: Listener  # wakes at every commit to the log
     upkeep: Upkeep
+    vault: TokenVault
     # Every commit wakes every reader of the stream. Those that wait here find more to read when their turn comes; let
     # in at once, fifty took the whole pool and the event loop, and deliveries waited behind them.
     readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
@@ -42,10 +46,13 @@ class Region:
             Appender(database, clock, settings.commit_deadline_s),
             Listener(database, "posthouse_events", settings.poll_s),
             Upkeep(database, settings.retention_days),
+            TokenVault(DataKeys(name, database, backend.of_region(keyring), clock)),
         )  # fmt: skip
 
     async def open(self) -> None:
+        """Connect, and begin to work.    Raises: SetupError, its key is another one; Unavailable."""
         await self.database.open()
+        await checks.verify_region(self.database, self.name, self.vault.keys.backend)
         await self.appender.start()
         await self.news.start()
 

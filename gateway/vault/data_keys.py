@@ -67,6 +67,11 @@ ADD = """INSERT INTO gateway.data_keys (tenant_id, version, wrapped, wrapped_und
 DESTROY = "DELETE FROM gateway.data_keys WHERE tenant_id = $1"
 
 
+def aad_of(region: str, tenant: str, version: int) -> Aad:
+    """What a wrapped data key is bound to."""
+    return Aad(place=region, owner=tenant, purpose="data_key", row=str(version))
+
+
 class DataKeys:
     """The data keys of one region."""
 
@@ -195,8 +200,8 @@ class DataKeys:
         self._size.set(len(self._known))
 
     def aad(self, tenant: str, version: int) -> Aad:
-        """What a wrapped data key is bound to."""
-        return Aad(place=self.region, owner=tenant, purpose="data_key", row=str(version))
+        """What a wrapped data key of this region is bound to."""
+        return aad_of(self.region, tenant, version)
 
     async def _find_or_make(self, tenants: Sequence[str]) -> Mapping[str, DataKey]:
         at = self._clock.monotonic()

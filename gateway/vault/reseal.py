@@ -130,7 +130,8 @@ class Reseal:
 
     async def _age(self, rotation: Rotation) -> float:
         """Seconds since the last of the new data keys was made."""
-        return float(await self._database.fetchval(AGE, rotation.began_at) or KEPT_S)
+        age = await self._database.fetchval(AGE, rotation.began_at)
+        return KEPT_S if age is None else float(age)
 
     async def _sealed_anew(self, table: SealedTable, rows: Sequence[Any]) -> list[tuple[Any, int, list[bytes | None]]]:
         """Each row that opens, with its new data key and its sealed columns."""

@@ -8,6 +8,7 @@ keys under the old one behind its back. No reader notices: the data key is the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from gateway.database import Database, Db
@@ -48,7 +49,7 @@ class Rewrap:
         if rotation is None or rotation.ended_at is not None:
             return rotation
         if await self._keys.backend.current() != rotation.target:
-            return rotation  # this process has not heard of it yet: another one goes on
+            return replace(rotation, position={"waiting": True})  # not heard of here yet; the row stays as it is
         position = dict(rotation.position)
         after = position.get("after", [0, "", 0])
         rows = await self._database.fetch(READ, rotation.target, *after, self._batch)
