@@ -19,6 +19,7 @@ from gateway.errors import SetupError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.vault.backend import KeyBackend
     from gateway.vault.keyring import Keyring
 
 
@@ -59,12 +60,15 @@ class Opened:
     control: Database
     region: Database
     keyring: Keyring
+    backend: KeyBackend  # wraps the region's data keys
+    region_name: str
 
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Opened]:
     """Connect as the settings say, check schema and keyring, and close at the end.    Raises: SetupError."""
-    from gateway.vault import checks, keyring
+    from gateway.regions import DEFAULT
+    from gateway.vault import backend, checks, keyring
 
     chosen = with_database(settings())
     assert chosen.database_url is not None
@@ -77,7 +81,8 @@ async def opened() -> AsyncIterator[Opened]:
         await control.open()
         await region.open()
         await checks.verify_against(control, keys)
-        yield Opened(chosen, control, region, keys)
+        await checks.verify_against(control, keys, DEFAULT)
+        yield Opened(chosen, control, region, keys, backend.of_region(keys), DEFAULT)
     finally:
         await control.close()
         await region.close()
