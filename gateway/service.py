@@ -67,10 +67,13 @@ class Gateway:
 
     async def _open(self) -> None:
         await self.control.open()
-        await checks.verify_against(self.control, self.control_keyring)
+        await checks.compare(self.control, self.control_keyring)
+        for region in self.regions:
+            await checks.compare(self.control, region.keyring, region.name)
+            await region.open()
+        await checks.verify_against(self.control, self.control_keyring)  # all fit: from here on things are written
         for region in self.regions:
             await checks.verify_against(self.control, region.keyring, region.name)
-            await region.open()
             await settle(region.database)
             await region.upkeep.ready()
         await self.catalog.open()

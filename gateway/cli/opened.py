@@ -80,9 +80,12 @@ async def opened() -> AsyncIterator[Opened]:
     try:
         await control.open()
         await region.open()
-        await checks.verify_against(control, keys)
-        await checks.verify_against(control, keys, DEFAULT)
-        yield Opened(chosen, control, region, keys, backend.of_region(keys), DEFAULT)
+        behind = backend.of_region(keys)
+        await checks.compare(control, keys)
+        await checks.verify_region(region, DEFAULT, behind)
+        for place in ("control", DEFAULT):
+            await checks.verify_against(control, keys, place)
+        yield Opened(chosen, control, region, keys, behind, DEFAULT)
     finally:
         await control.close()
         await region.close()

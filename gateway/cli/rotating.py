@@ -25,7 +25,6 @@ from gateway.vault.data_keys import DataKeys
 from gateway.vault.direct import VERIFIERS, Direct
 from gateway.vault.holders import Holder
 from gateway.vault.reseal import Reseal
-from gateway.vault.rewrap import Rewrap
 from gateway.vault.rotations import Job, Rotation
 from gateway.web import idempotency
 
@@ -54,8 +53,7 @@ async def rotate(it: Opened) -> None:
         done = await direct.reseal(_database(it, table), table, it.keyring, _place(it, table))
         broken += done.broken
     with _bar("data keys") as tell:
-        job = Rewrap(_data_keys(it), it.region)
-        ended = await _finish(job, await job.begin(), tell)
+        ended = await _finish(job, begun, tell)
     print(f"everything is under key version {it.keyring.current}: {ended.done} data keys wrapped anew")
     if broken or ended.broken:
         print(f"{broken + ended.broken} do not open and were left as they are: `posthouse doctor` names them")

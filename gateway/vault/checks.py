@@ -25,6 +25,11 @@ SAMPLES = """(SELECT tenant_id, version, wrapped FROM gateway.data_keys ORDER BY
              (SELECT tenant_id, version, wrapped FROM gateway.data_keys ORDER BY wrapped_under DESC, tenant_id DESC, version DESC LIMIT 1)"""
 
 
+async def compare(control: Db, keyring: Keyring, place: str = "control") -> None:
+    """`verify_against` without noting anything.    Raises: SetupError."""
+    await _compare(control, keyring.proofs(place), place)
+
+
 async def verify_against(control: Database, keyring: Keyring, place: str = "control") -> None:
     """Compare the keyring with the proofs of `place` ("control", or a region); the first start ever writes them.
 
