@@ -122,6 +122,32 @@ CONSUMER_LAG_SECONDS = Gauge(
 )
 SSE_CLIENTS = Gauge("posthouse_sse_clients", "Clients reading /v1/events/stream from this process.", registry=REGISTRY)
 
+# The vault.
+DATA_KEYS_HELD = Gauge(
+    "posthouse_data_keys_held",
+    "Opened data keys of tenants in this process's memory. They open tokens while the database or the key backend is away.",
+    ("region",),
+    registry=REGISTRY,
+)
+DATA_KEY_LOOKUPS = Counter(
+    "posthouse_data_key_lookups_total",
+    "Data keys that were asked for, by outcome: memory (it was there), unwrapped (read, and unwrapped by the key backend).",
+    ("region", "outcome"),
+    registry=REGISTRY,
+)
+KEY_BACKEND_ERRORS = Counter(
+    "posthouse_key_backend_errors_total",
+    "Trouble with what wraps data keys, by reason: unavailable (it did not answer), broken (a wrapped key does not open).",
+    ("region", "reason"),
+    registry=REGISTRY,
+)
+KEY_ROTATION_LEFT = Gauge(
+    "posthouse_key_rotation_left",
+    "What a rotation of keys under way has yet to do: `wrap` (data keys), `data` (sealed token sets). 0 when none is under way.",
+    ("region", "kind"),
+    registry=REGISTRY,
+)
+
 # The process and what it stands on.
 DEPENDENCY_UP = Gauge(
     "posthouse_dependency_up",

@@ -57,7 +57,9 @@ class Region:
         return self.sealing.tokens
 
     async def open(self) -> None:
+        """Connect, and begin to work.    Raises: SetupError, its key is another one; Unavailable."""
         await self.database.open()
+        await self.sealing.verify()
         await self.appender.start()
         await self.news.start()
 

@@ -10,12 +10,13 @@ from gateway.clock import Clock
 from gateway.database import Database
 from gateway.errors import SetupError
 from gateway.settings import Settings
+from gateway.vault import checks
 from gateway.vault.backend import KeyBackend, LocalKeys
 from gateway.vault.data_keys import DataKeys
 from gateway.vault.keyring import Keyring
 from gateway.vault.kv import KvBlobs
 from gateway.vault.openbao import OpenBao
-from gateway.vault.proof import Checked, verify_backend
+from gateway.vault.proof import Checked
 from gateway.vault.sweep import Sweep
 from gateway.vault.tokens import TokenVault
 from gateway.vault.transit import TransitKeys
@@ -61,6 +62,11 @@ class Sealing:
         sweep = None if blobs is None else Sweep(blobs, database, clock)
         return cls(region, database, TokenVault(keys, blobs, into_blobs=into), backend, blobs, into, sweep)
 
+    @property
+    def remote(self) -> bool:
+        """The region's key is at the other end of a line."""
+        return isinstance(self.backend, Checked)
+
     async def verify(self) -> None:
         """Are these the right key and a store that we may use? A server that is away is asked again before it is needed.
 
@@ -70,7 +76,7 @@ class Sealing:
             if isinstance(self.backend, Checked):
                 await self.backend.verify()
             else:
-                await verify_backend(self.database, self.region, self.backend)
+                await checks.verify_region(self.database, self.region, self.backend)
             if self.blobs is not None and self.into_blobs:
                 await self.blobs.prove()
         except Unreached as error:

@@ -74,6 +74,11 @@ def open_sealed(keys: Mapping[int, AESGCM], sealed: bytes, aad: Aad) -> bytes:
         raise SealBroken("the sealed value was changed, or was not sealed for this place") from None
 
 
+def head(version: int) -> bytes:
+    """The bytes with which every blob under this key version begins: how SQL finds them."""
+    return HEADER.pack(FORMAT, version)
+
+
 def version_of(sealed: bytes) -> int | None:
     """Under which key version a blob was sealed, as it claims; None where it is no blob. For rotation's progress."""
     if len(sealed) < HEADER.size or sealed[0] != FORMAT:

@@ -9,36 +9,11 @@ import structlog
 
 from gateway.database import Database
 from gateway.errors import SetupError, Unavailable
+from gateway.vault import checks
 from gateway.vault.backend import KeyBackend, Wrapped
-from gateway.vault.cipher import Aad, SealBroken
-from gateway.vault.data_keys import data_key_aad
+from gateway.vault.cipher import Aad
 
 log = structlog.get_logger(__name__)
-
-# One data key of each version of the region's key that any is wrapped under: steps from version to version along the
-# index, however many keys there are.
-SAMPLE = """
-WITH RECURSIVE used AS (
-  SELECT (SELECT min(wrapped_under) FROM gateway.data_keys) AS under
-  UNION ALL
-  SELECT (SELECT min(wrapped_under) FROM gateway.data_keys WHERE wrapped_under > used.under) FROM used WHERE under IS NOT NULL
-)
-SELECT used.under, d.tenant_id, d.version, d.wrapped
-  FROM used CROSS JOIN LATERAL (
-    SELECT tenant_id, version, wrapped FROM gateway.data_keys
-     WHERE wrapped_under = used.under ORDER BY tenant_id, version LIMIT 1) d"""
-
-
-async def verify_backend(database: Database, region: str, backend: KeyBackend) -> None:
-    """Unwrap one data key of each version in use.    Raises: SetupError, one line; Unavailable, the backend is away."""
-    for row in await database.fetch(SAMPLE):
-        try:
-            await backend.unwrap([(row["wrapped"], data_key_aad(region, row["tenant_id"], row["version"]))])
-        except SealBroken:
-            raise SetupError(
-                f"the key backend does not open the data keys of region `{region}` that version {row['under']} of its "
-                "key wrapped: it is another key or another backend, or that version was retired too early"
-            ) from None
 
 
 class Remote(KeyBackend, Protocol):
@@ -68,7 +43,7 @@ class Checked:
         """Raises: SetupError: it is not; Unavailable: it cannot be asked."""
         if not self._right:
             await self._backend.prove()
-            await verify_backend(self._database, self._region, self._backend)
+            await checks.verify_region(self._database, self._region, self._backend)
             self._right = True
 
     async def current(self) -> int:

@@ -19,7 +19,7 @@ from gateway.vault.data_keys import DataKey, DataKeys
 Purpose = Literal["access_token", "refresh_token", "staged", "closing"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: that would treble the cost of making one, and each read does
 class Place:
     """Where a token set belongs: every part is authenticated with it."""
 
@@ -37,6 +37,16 @@ class Place:
         )  # fmt: skip
 
 
+def staged_place(region: str, tenant: str, session: UUID, profile: str) -> Place:
+    """Where a token set in `gateway.staged_tokens` belongs: no connection's yet, so it is bound to its session."""
+    return Place(region, tenant, session, profile, 0, 0)
+
+
+def closing_place(region: str, tenant: str, task: UUID, profile: str) -> Place:
+    """Where a token set in `gateway.closing_tasks` belongs: to that task."""
+    return Place(region, tenant, task, profile, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """What a row of `gateway.tokens` holds of a token set: the sealed columns, or the path of the blob with both."""
@@ -45,6 +55,7 @@ class Sealed:
     access: bytes | None = field(repr=False)
     refresh: bytes | None = field(repr=False)
     kv_path: str | None = None
+    has_refresh: bool = False  # there is a refresh token, wherever it lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +89,12 @@ class TokenVault:
         self._into = blobs if into_blobs else None
 
     async def seal(self, place: Place, access: str, refresh: str | None) -> Sealed:
-        """A token set for its row, which must be committed soon: a blob that no row names is swept.
+        """A token set for its row, which must be committed soon (minutes).
 
-        Raises: Unavailable (the key backend, the secrets manager or the database is away).
+        A blob that no row names is swept, and a data key that nothing refers to is deleted some time after a newer one was made.
+
+        Raises: Unavailable (the key backend, the secrets manager or the database is away); SealBroken (the tenant's data
+        key does not open).
         """
         key = await self.keys.for_sealing(place.tenant)
         blob = Blob(
@@ -88,8 +102,8 @@ class TokenVault:
             None if refresh is None else sealed_text(key, refresh, place.aad("refresh_token")),
         )
         if self._into is None:
-            return Sealed(key.version, blob.access, blob.refresh)
-        return Sealed(key.version, None, None, await self._into.write(place, blob))
+            return Sealed(key.version, blob.access, blob.refresh, None, refresh is not None)
+        return Sealed(key.version, None, None, await self._into.write(place, blob), refresh is not None)
 
     async def open(
         self, place: Place, purpose: Purpose, data_key_version: int, sealed: bytes | None, kv_path: str | None = None
@@ -132,4 +146,7 @@ def opened_text(key: DataKey, sealed: bytes, aad: Aad) -> str:
     return cipher.open_sealed({key.version: key.cipher}, sealed, aad).decode("utf-8", "surrogatepass")
 
 
-__all__ = ["Blob", "Blobs", "Place", "Purpose", "SealBroken", "Sealed", "TokenVault", "opened_text", "sealed_text"]
+__all__ = [
+    "Blob", "Blobs", "Place", "Purpose", "SealBroken", "Sealed", "TokenVault", "closing_place", "opened_text",
+    "sealed_text", "staged_place",
+]  # fmt: skip
