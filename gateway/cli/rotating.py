@@ -25,6 +25,7 @@ from gateway.vault.data_keys import DataKeys
 from gateway.vault.direct import VERIFIERS, Direct
 from gateway.vault.holders import Holder
 from gateway.vault.reseal import Reseal
+from gateway.vault.rewrap import Rewrap
 from gateway.vault.rotations import Job, Rotation
 from gateway.web import idempotency
 
@@ -45,6 +46,8 @@ async def rotate(it: Opened) -> None:
         print(f"key version {it.keyring.current} is current already; going on with what is not under it yet")
     else:
         await _new_version(it)
+    job = Rewrap(_data_keys(it), it.region)
+    begun = await job.begin()  # from here on it is under way, for whoever goes on with it
     await _until(
         it, lambda holder: holder.current == it.keyring.current, f"seal under key version {it.keyring.current}"
     )
@@ -56,7 +59,7 @@ async def rotate(it: Opened) -> None:
         ended = await _finish(job, begun, tell)
     print(f"everything is under key version {it.keyring.current}: {ended.done} data keys wrapped anew")
     if broken or ended.broken:
-        print(f"{broken + ended.broken} do not open and were left as they are: `posthouse doctor` names them")
+        print(f"but {broken + ended.broken} values do not open: they were left as they are, under their old version")
 
 
 async def rotate_data(it: Opened) -> None:
