@@ -87,7 +87,9 @@ class Gateway:
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
             asyncio.create_task(every(watch.EVERY_S, self.follow_keyring, name="keyring")),
             *(
-                asyncio.create_task(every(VAULT_EVERY_S, VaultUpkeep(r.tokens.keys, r.database).run_once, name="vault"))
+                asyncio.create_task(
+                    every(VAULT_EVERY_S, VaultUpkeep(r.tokens.keys, r.database, r.tokens.blobs).run_once, name="vault")
+                )
                 for r in self.regions
             ),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),

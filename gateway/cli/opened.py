@@ -21,6 +21,7 @@ from gateway.settings import Settings
 if TYPE_CHECKING:
     from gateway.vault.backend import KeyBackend
     from gateway.vault.keyring import Keyring
+    from gateway.vault.tokens import TokenVault
 
 
 def settings() -> Settings:
@@ -62,6 +63,7 @@ class Opened:
     keyring: Keyring
     backend: KeyBackend  # wraps the region's data keys
     region_name: str
+    tokens: TokenVault  # the home region's
 
 
 @asynccontextmanager
@@ -87,11 +89,11 @@ async def opened() -> AsyncIterator[Opened]:
         await control.open()
         await region.open()
         await checks.compare(control, keys)
-        if not sealing.remote:
+        if sealing.remote_keys is None:
             await sealing.verify()
         for place in ("control", DEFAULT):
             await checks.verify_against(control, keys, place)
-        yield Opened(chosen, control, region, keys, sealing.backend, DEFAULT)
+        yield Opened(chosen, control, region, keys, sealing.backend, DEFAULT, sealing.tokens)
     finally:
         if bao is not None:
             await bao.close()

@@ -63,9 +63,9 @@ class Sealing:
         return cls(region, database, TokenVault(keys, blobs, into_blobs=into), backend, blobs, into, sweep)
 
     @property
-    def remote(self) -> bool:
-        """The region's key is at the other end of a line."""
-        return isinstance(self.backend, Checked)
+    def remote_keys(self) -> Checked | None:
+        """The key backend, if it is at the other end of a line."""
+        return self.backend if isinstance(self.backend, Checked) else None
 
     async def verify(self) -> None:
         """Are these the right key and a store that we may use? A server that is away is asked again before it is needed.
@@ -73,8 +73,8 @@ class Sealing:
         Raises: SetupError, one line; nothing was written then. Unavailable: the database is away.
         """
         try:
-            if isinstance(self.backend, Checked):
-                await self.backend.verify()
+            if self.remote_keys is not None:
+                await self.remote_keys.verify()
             else:
                 await checks.verify_region(self.database, self.region, self.backend)
             if self.blobs is not None and self.into_blobs:

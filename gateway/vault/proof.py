@@ -16,11 +16,17 @@ from gateway.vault.cipher import Aad
 log = structlog.get_logger(__name__)
 
 
+UNDER = "SELECT count(*) FROM gateway.data_keys WHERE wrapped_under <= $1"
+
+
 class Remote(KeyBackend, Protocol):
     """A key backend at the other end of a line."""
 
     async def prove(self) -> None:
         """That its key is there and fit.    Raises: SetupError, one line; Unavailable."""
+
+    async def oldest(self) -> int:
+        """The oldest version that still unwraps.    Raises: Unavailable."""
 
     async def rotate(self) -> int:
         """A new version, current at once; its number.    Raises: Unavailable, SetupError."""
@@ -49,6 +55,10 @@ class Checked:
     async def current(self) -> int:
         return await self._backend.current()
 
+    async def oldest(self) -> int:
+        """The oldest version that still opens.    Raises: Unavailable."""
+        return await self._backend.oldest()
+
     async def wrap(self, keys: Sequence[tuple[bytes, Aad]]) -> list[bytes]:
         try:
             await self.verify()
@@ -69,5 +79,7 @@ class Checked:
         return await self._backend.rotate()
 
     async def retire(self, version: int) -> None:
-        """`version` and older ones open nothing any more.    Raises: Unavailable, SetupError."""
+        """`version` and older ones open nothing any more.    Raises: Unavailable; SetupError: one of them is in use."""
+        if under := await self._database.fetchval(UNDER, version):
+            raise SetupError(f"{under} data keys are wrapped under version {version} or an older one: rotate first")
         await self._backend.retire(version)

@@ -111,9 +111,7 @@ async def test_a_start_with_another_key_of_the_region_writes_nothing(
     }
 
 
-async def test_a_key_backend_that_is_away_is_no_wrong_key(
-    database: Database, keys: DataKeys, backend: Backend
-) -> None:
+async def test_a_key_backend_that_is_away_is_no_wrong_key(database: Database, keys: DataKeys, backend: Backend) -> None:
     """It cannot be asked; the start goes on (tests/vault/openbao/test_outage.py)."""
     await keys.for_sealing("acme")
     backend.away = True
