@@ -106,11 +106,17 @@ def rotate(
 
 
 @app.command("retire")
-def retire(version: int) -> None:
+def retire(
+    version: int, transit: bool = typer.Option(False, "--transit", help="of the Transit key, with all older ones")
+) -> None:
     """Take a version out of the keyring for good. Refused while anything is under it, or a process seals under it."""
     from gateway.cli.opened import opened
     from gateway.cli.rotating import retire as retired
     from gateway.vault import keyring
+
+    if transit:
+        asyncio.run(_retire_transit(version))
+        return
 
     async def main() -> bool:
         async with opened() as it:
@@ -124,6 +130,18 @@ def retire(version: int) -> None:
         print(f"retired key version {version}: it is no longer in the keyring")
     else:
         print(f"key version {version} is not needed any more: take it out of POSTHOUSE_KEYRING")
+
+
+async def _retire_transit(version: int) -> None:
+    from gateway.cli.opened import opened
+    from gateway.errors import SetupError
+    from gateway.vault.proof import Checked
+
+    async with opened() as it:
+        if not isinstance(it.backend, Checked):
+            raise SetupError("POSTHOUSE_KEY_BACKEND is not transit")
+        await it.backend.retire(version)
+        print(f"Transit opens version {await it.backend.oldest()} and newer ones")
 
 
 def _hand_over(whole: str, what: str) -> None:

@@ -23,6 +23,7 @@ from gateway.vault import checks, direct, holders, keyring, rewrap, rotations
 from gateway.vault.backend import LocalKeys, Rotates
 from gateway.vault.direct import VERIFIERS, Direct
 from gateway.vault.holders import Holder
+from gateway.vault.proof import Checked
 from gateway.vault.reseal import Reseal
 from gateway.vault.rewrap import Rewrap
 from gateway.vault.rotations import Job, Rotation
@@ -98,7 +99,10 @@ async def retire(it: Opened, version: int) -> None:
 
 
 async def describe(it: Opened) -> None:
-    """`keyring status`, of what the databases know."""
+    """`keyring status`, of what the databases and Transit know."""
+    if isinstance(it.backend, Checked):
+        current, oldest = await it.backend.current(), await it.backend.oldest()
+        print(f"transit    current {current}, opens {oldest} and newer")
     for version in it.keyring.versions:
         told = ", ".join(f"{count} {name}" for name, count in (await _under(it, version)).items() if count)
         print(f"version {version}  {told or 'nothing is under it'}")

@@ -21,13 +21,14 @@ async def examine(settings: Settings, clock: Clock) -> list[Finding]:
         )
     except SetupError as error:
         findings.append(Finding("fix", "keyring", str(error)))
-    findings += await vault.look(settings, keys, clock)
     opened = [await database.look(settings, line, clock) for line in database.lines(settings)]
     for look in opened:
         findings += look.findings
     control, region = opened[0].connection, opened[-1].connection
+    usable = all(look.usable for look in opened)
     try:
-        if control is not None and region is not None and all(look.usable for look in opened):
+        findings += await vault.look(settings, keys, clock, region if usable else None)
+        if control is not None and region is not None and usable:
             if keys is not None:
                 findings += await database.keyring_fits(control, keys)
             findings += await database.log(region, settings)

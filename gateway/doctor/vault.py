@@ -5,11 +5,12 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from gateway.clock import Clock
+from gateway.database import Db
 from gateway.doctor.finding import Finding
 from gateway.errors import SetupError, Unavailable
 from gateway.regions import DEFAULT
 from gateway.settings import Settings
-from gateway.vault import choose
+from gateway.vault import checks, choose
 from gateway.vault.keyring import Keyring
 from gateway.vault.kv import KvBlobs
 from gateway.vault.openbao import FOREVER, OpenBao, Refused
@@ -23,8 +24,8 @@ ADVICE = {
 }
 
 
-async def look(settings: Settings, keys: Keyring | None, clock: Clock) -> list[Finding]:
-    """Nothing where none is used or named."""
+async def look(settings: Settings, keys: Keyring | None, clock: Clock, region: Db | None) -> list[Finding]:
+    """Nothing where none is used or named. `region`: its database, if that can be asked."""
     try:
         bao = choose.openbao(settings, clock)
     except SetupError as error:
@@ -32,12 +33,12 @@ async def look(settings: Settings, keys: Keyring | None, clock: Clock) -> list[F
     if bao is None:
         return []
     try:
-        return await _found(bao, settings, keys)
+        return await _found(bao, settings, keys, region)
     finally:
         await bao.close()
 
 
-async def _found(bao: OpenBao, settings: Settings, keys: Keyring | None) -> list[Finding]:
+async def _found(bao: OpenBao, settings: Settings, keys: Keyring | None, region: Db | None) -> list[Finding]:
     condition = await bao.condition()
     if condition == "away":  # why, the login says
         try:
@@ -53,7 +54,7 @@ async def _found(bao: OpenBao, settings: Settings, keys: Keyring | None) -> list
         return [*findings, Finding("fix", "vault token", str(error))]
     findings.append(_token(bao, settings))
     if settings.key_backend == "transit":
-        findings.append(await _transit(bao, settings))
+        findings.append(await _transit(bao, settings, region))
     if settings.token_store == "kv" and keys is not None:
         findings.append(await _kv(bao, settings, keys))
     return findings
@@ -85,11 +86,13 @@ def _token(bao: OpenBao, settings: Settings) -> Finding:
     return Finding("ok", "vault token", told)
 
 
-async def _transit(bao: OpenBao, settings: Settings) -> Finding:
+async def _transit(bao: OpenBao, settings: Settings, region: Db | None) -> Finding:
     backend = TransitKeys(bao, settings)
     where = f"{settings.vault_transit_mount}/{settings.vault_transit_key}"
     try:
         await backend.prove()
+        if region is not None:
+            await checks.verify_region(region, DEFAULT, backend)
         return Finding("ok", "vault transit", f"{where}, version {await backend.current()}, wraps, unwraps and binds")
     except (SetupError, Unavailable) as error:
         return Finding("fix", "vault transit", str(error))

@@ -43,7 +43,7 @@ async def verify_against(control: Database, keyring: Keyring, place: str = "cont
             await _compare(tx, held, place)  # another process may have been first, with another keyring
 
 
-async def verify_region(region: Database, name: str, backend: KeyBackend) -> None:
+async def verify_region(region: Db, name: str, backend: KeyBackend) -> None:
     """Does the region's key open the region's data keys?
 
     Raises: SetupError, one line: it is another one; Unavailable: the database is away, or the key backend.

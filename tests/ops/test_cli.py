@@ -103,6 +103,28 @@ def test_a_secret_in_vault_is_read_when_it_is_applied(
     assert "Vault cannot be reached" in shell.fails("apply")
 
 
+def test_the_transit_key_is_rotated_and_retired(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bao_server: openbao.Server
+) -> None:
+    """`keyring rotate` makes a new version there too; the current one and one in use are not retired."""
+    tenancy = bao_server.tenancy()
+    monkeypatch.delenv("POSTHOUSE_KEYRING")
+    monkeypatch.setenv("POSTHOUSE_KEYRING_FILE", str(tmp_path / "k.json"))
+    shell.ok("keyring", "init")
+    assert "KEY_BACKEND is not transit" in shell.fails("keyring", "retire", "1", "--transit")
+    monkeypatch.setenv("POSTHOUSE_KEY_BACKEND", "transit")
+    assert "set POSTHOUSE_VAULT_ADDR" in shell.fails("keyring", "rotate")
+    for name, value in (
+        ("ADDR", bao_server.url), ("NAMESPACE", tenancy.namespace), ("ROLE_ID", tenancy.role_id), ("SECRET_ID", tenancy.secret_id),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"POSTHOUSE_VAULT_{name}", value)
+    assert "transit    current 1, opens 1 and newer" in shell.ok("keyring", "status")
+    assert "is the current one" in shell.fails("keyring", "retire", "1", "--transit")
+    assert "version 2 of the region's key is current" in shell.ok("keyring", "rotate")
+    assert "opens version 2 and newer" in shell.ok("keyring", "retire", "1", "--transit")
+    assert "transit    current 2, opens 2 and newer" in shell.ok("keyring", "status")
+
+
 def test_a_secret_rotates_without_standing_on_a_command_line(shell: Shell) -> None:
     """A new one in front, then the old one dropped; secrets come from standard input, a file or a variable."""
     first, second, _ = (secret.decode() for secret in SIGNERS["github"].secrets)

@@ -18,7 +18,7 @@ from gateway.settings import Settings
 from gateway.vault.cipher import SealBroken
 from gateway.vault.keyring import Keyring, generate
 from gateway.vault.kv import KvBlobs
-from gateway.vault.openbao import OpenBao
+from gateway.vault.openbao import OpenBao, Refused
 from gateway.vault.sweep import MARGIN_S, Sweep
 from gateway.vault.tokens import Blob, Place, Sealed, TokenVault
 from tests import openbao
@@ -244,3 +244,21 @@ async def test_a_store_that_is_not_fit_is_refused_at_the_start(
         await Gateway.open(tenancy.settings(settings, token_store="kv", **more), clock)
     assert says in str(caught.value)
     assert tenancy.blobs("") == []
+
+
+async def test_a_login_without_the_default_policy_will_do(
+    bao_server: openbao.Server, settings: Settings, database: Database, clock: FakeClock
+) -> None:
+    """It may not look itself up, nor renew itself: we log in again instead, and a policy's no is still one."""
+    tenancy = bao_server.tenancy(token_no_default_policy=True)
+    house = await Gateway.open(tenancy.settings(settings, token_store="kv", key_backend="transit"), clock)
+    assert house.bao is not None
+    where = rows.place()
+    sealed = await house.regions.home.tokens.seal(where, "a", "r")
+    clock.move(1000)
+    await house.bao.run_once()
+    assert house.bao.seconds_left == 1200
+    with pytest.raises(Refused, match="permission denied"):
+        await house.bao.call("key", "GET", "transit/keys/other")
+    assert await opened(house.regions.home.tokens, where, sealed) == ("a", "r")
+    await house.close()

@@ -220,6 +220,13 @@ async def test_the_doctor_looks_at_token_key_and_engine(
         ({"vault_role_id": None, "vault_secret_id": None, "vault_token": SecretStr(restartable.server.root)}, "vault token", "look", "never ends"),
         ({"vault_addr": None}, "vault", "fix", "POSTHOUSE_VAULT_ADDR"),
     ]  # fmt: skip
+    async with serving(tls_settings, clock) as gateway:
+        await gateway.regions.home.tokens.keys.for_sealing("acme")
+    other = restartable.server.tenancy()
+    faults.append((
+        {"vault_namespace": other.namespace, "vault_role_id": other.role_id, "vault_secret_id": SecretStr(other.secret_id)},
+        "vault transit", "fix", "does not open the data keys",
+    ))  # fmt: skip
     for change, about, verdict, says in faults:
         found = await of(whole.model_copy(update=change), clock, about)
         assert found.verdict == verdict
