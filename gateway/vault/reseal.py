@@ -46,8 +46,8 @@ DROP = """DELETE FROM gateway.data_keys d USING unnest($1::text[], $2::integer[]
 class Reseal:
     """The work in one region."""
 
-    def __init__(self, keys: DataKeys, database: Database, *, rows: int = ROWS, names: int = NAMES) -> None:
-        self._keys, self._database, self._rows, self._names = keys, database, rows, names
+    def __init__(self, keys: DataKeys, database: Database, *, rows: int | None = None, names: int = NAMES) -> None:
+        self._keys, self._database, self._rows, self._names = keys, database, rows or ROWS, names
 
     async def begin(self) -> Rotation:
         """Begin, or go on with what is under way.    Raises: Unavailable."""
