@@ -20,7 +20,7 @@ from gateway.regions import DEFAULT, Region, Regions
 from gateway.settings import Settings
 from gateway.stream import consumers
 from gateway.stream.epoch import settle
-from gateway.vault import checks, holders, keyring, watch
+from gateway.vault import checks, choose, holders, keyring, openbao, sweep, watch
 from gateway.vault.keyring import Keyring
 from gateway.vault.upkeep import EVERY_S as VAULT_EVERY_S
 from gateway.vault.upkeep import VaultUpkeep
@@ -39,7 +39,10 @@ class Gateway:
             raise SetupError("POSTHOUSE_DATABASE_URL is not set (or use `posthouse up`, which brings a database)")
         self.settings, self.clock, self.control_keyring = settings, clock, keys
         self.control = Database(settings.control_url.get_secret_value())
-        self.regions = Regions([Region.build(DEFAULT, settings.database_url.get_secret_value(), keys, settings, clock)])
+        self.bao = choose.openbao(settings, clock)
+        self.regions = Regions(
+            [Region.build(DEFAULT, settings.database_url.get_secret_value(), keys, settings, clock, self.bao)]
+        )
         self.catalog = Catalog(self.control, keys, clock, settings)
         self.published_keys = PublishedKeys(clock, settings)
         self.endpoints = EndpointCache(clock)
@@ -67,6 +70,8 @@ class Gateway:
 
     async def _open(self) -> None:
         await self.control.open()
+        if self.bao is not None:
+            await self.bao.enter()
         await checks.compare(self.control, self.control_keyring)
         for region in self.regions:
             await checks.compare(self.control, region.keyring, region.name)
@@ -82,11 +87,19 @@ class Gateway:
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
             asyncio.create_task(every(watch.EVERY_S, self.follow_keyring, name="keyring")),
             *(
-                asyncio.create_task(every(VAULT_EVERY_S, VaultUpkeep(r.vault.keys, r.database).run_once, name="vault"))
+                asyncio.create_task(
+                    every(VAULT_EVERY_S, VaultUpkeep(r.tokens.keys, r.database, r.tokens.blobs).run_once, name="vault")
+                )
                 for r in self.regions
             ),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
         ]
+        if self.bao is not None:
+            self._loops.append(asyncio.create_task(every(openbao.RENEW_EVERY_S, self.bao.run_once, name="openbao")))
+        self._loops += [
+            asyncio.create_task(every(sweep.EVERY_S, r.sealing.sweep.run_once, name="kv_sweep"))
+            for r in self.regions if r.sealing.sweep is not None
+        ]  # fmt: skip
         self.state = "ready"
 
     async def close(self) -> None:
@@ -103,6 +116,8 @@ class Gateway:
         await self.published_keys.close()
         for region in self.regions:
             await region.close()
+        if self.bao is not None:
+            await self.bao.close()
         await self.control.close()
 
     def drain(self) -> None:

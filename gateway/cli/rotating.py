@@ -21,7 +21,6 @@ from gateway.errors import SetupError
 from gateway.integrations import secrets
 from gateway.vault import checks, direct, holders, keyring, rewrap, rotations
 from gateway.vault.backend import LocalKeys, Rotates
-from gateway.vault.data_keys import DataKeys
 from gateway.vault.direct import VERIFIERS, Direct
 from gateway.vault.holders import Holder
 from gateway.vault.reseal import Reseal
@@ -46,7 +45,7 @@ async def rotate(it: Opened) -> None:
         print(f"key version {it.keyring.current} is current already; going on with what is not under it yet")
     else:
         await _new_version(it)
-    job = Rewrap(_data_keys(it), it.region)
+    job = Rewrap(it.tokens.keys, it.region)
     begun = await job.begin()  # from here on it is under way, for whoever goes on with it
     await _until(
         it, lambda holder: holder.current == it.keyring.current, f"seal under key version {it.keyring.current}"
@@ -64,7 +63,7 @@ async def rotate(it: Opened) -> None:
 
 async def rotate_data(it: Opened) -> None:
     """`keyring rotate --data`.    Raises: Unavailable."""
-    job = Reseal(_data_keys(it), it.region)
+    job = Reseal(it.tokens.keys, it.region, it.tokens.blobs)
     with _bar("token sets") as tell:
         tell(await job.begin())
         ended = await rotations.run(job, tell, until=lambda step: step.waiting and step.position.get("step") == "drop")
@@ -164,10 +163,6 @@ async def _finish(job: Job, begun: Rotation, tell: Callable[[Rotation], None]) -
     ended = await rotations.run(job, tell)
     assert ended is not None
     return ended
-
-
-def _data_keys(it: Opened) -> DataKeys:
-    return DataKeys(it.region_name, it.region, it.backend, SystemClock())
 
 
 def _database(it: Opened, table: Direct) -> Database:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.clock import Clock
-from gateway.doctor import database, integrations, machine
+from gateway.doctor import database, integrations, machine, vault
 from gateway.doctor.finding import Finding
 from gateway.errors import SetupError
 from gateway.settings import Settings
@@ -21,6 +21,7 @@ async def examine(settings: Settings, clock: Clock) -> list[Finding]:
         )
     except SetupError as error:
         findings.append(Finding("fix", "keyring", str(error)))
+    findings += await vault.look(settings, keys, clock)
     opened = [await database.look(settings, line, clock) for line in database.lines(settings)]
     for look in opened:
         findings += look.findings

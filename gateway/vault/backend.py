@@ -88,8 +88,3 @@ class LocalKeys:
         if version is None:
             raise SealBroken("the wrapped key is no sealed value")
         return version
-
-
-def of_region(keyring: Keyring) -> KeyBackend:
-    """What wraps a region's data keys: its keyring."""
-    return LocalKeys(keyring)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from gateway.database import Database, Db
-from gateway.errors import SetupError, Unavailable
+from gateway.errors import SetupError
 from gateway.vault.backend import KeyBackend
 from gateway.vault.cipher import SealBroken
 from gateway.vault.data_keys import aad_of
@@ -46,8 +46,7 @@ async def verify_against(control: Database, keyring: Keyring, place: str = "cont
 async def verify_region(region: Database, name: str, backend: KeyBackend) -> None:
     """Does the region's key open the region's data keys?
 
-    Raises: SetupError, one line: it is another one; Unavailable: the database is away. A key backend that is away
-    cannot be asked; what needs no token is served meanwhile.
+    Raises: SetupError, one line: it is another one; Unavailable: the database is away, or the key backend.
     """
     rows = await region.fetch(SAMPLES)
     if not rows:
@@ -58,8 +57,6 @@ async def verify_region(region: Database, name: str, backend: KeyBackend) -> Non
         raise SetupError(
             f"the key of region `{name}` does not open the data keys of its tenants: restore the right one"
         ) from None
-    except Unavailable:
-        log.warning("vault.key_backend_away", region=name)
 
 
 async def retire(control: Db, places: list[str], version: int) -> None:

@@ -12,6 +12,7 @@ which is longer than a token set may take from being sealed to being stored. The
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -22,11 +23,13 @@ from gateway.vault.cipher import Aad, SealBroken
 from gateway.vault.data_keys import NEWEST_S, DataKey, DataKeys
 from gateway.vault.rotations import Rotation, begin, get, move
 from gateway.vault.sealed_tables import SealedTable
+from gateway.vault.tokens import Blob, Blobs, Place
 
 ROWS = 2000  # sealed rows a step
 NAMES = 500  # data keys whose rows are looked for in one query
 SETTLE_S = 2 * NEWEST_S
 KEPT_S = 120.0  # the pool (2 s), a statement (30 s), and then some
+BLOBS_AT_ONCE = 16
 FIRST = (UUID(int=0), "")
 
 STALE = """SELECT tenant_id FROM gateway.data_keys WHERE tenant_id > $1
@@ -46,8 +49,19 @@ DROP = """DELETE FROM gateway.data_keys d USING unnest($1::text[], $2::integer[]
 class Reseal:
     """The work in one region."""
 
-    def __init__(self, keys: DataKeys, database: Database, *, rows: int | None = None, names: int = NAMES) -> None:
+    def __init__(
+        self,
+        keys: DataKeys,
+        database: Database,
+        blobs: Blobs | None = None,
+        *,
+        rows: int | None = None,
+        names: int = NAMES,
+    ) -> None:
+        """`blobs`: where token sets lie that rows point to; without it those stay under their old data keys."""
         self._keys, self._database, self._rows, self._names = keys, database, rows or ROWS, names
+        self._blobs = blobs
+        self._tables = sealed_tables.ALL if blobs is None else (*sealed_tables.ALL, sealed_tables.BLOBS)
 
     async def begin(self) -> Rotation:
         """Begin, or go on with what is under way.    Raises: Unavailable."""
@@ -55,7 +69,7 @@ class Reseal:
         async with self._database.transaction() as tx:
             rotation, new = await begin(tx, "data", target)
             if new:
-                counts = [await tx.fetchval(table.count, rotation.began_at) for table in sealed_tables.ALL]
+                counts = [await tx.fetchval(table.count, rotation.began_at) for table in self._tables]
                 rotation = await move(tx, rotation, {"step": "keys"}, more=sum(counts))
         return rotation
 
@@ -80,7 +94,7 @@ class Reseal:
 
     async def _seal(self, rotation: Rotation, position: dict[str, Any]) -> Rotation:
         """A batch of rows of one table; at a table's end the next one, at the last one's end the next round."""
-        table = sealed_tables.ALL[position.get("table", 0)]
+        table = self._tables[position.get("table", 0)]
         tenant, version, row_id, profile = position.get("after", ["", 0, str(FIRST[0]), FIRST[1]])
         old = await self._database.fetch(OLD, tenant, version, rotation.began_at, self._names)
         names = [(row["tenant_id"], row["version"]) for row in old]
@@ -104,7 +118,7 @@ class Reseal:
         table = position.get("table", 0) + 1
         position = {name: value for name, value in position.items() if name != "after"}
         async with self._database.transaction() as tx:
-            if table < len(sealed_tables.ALL):
+            if table < len(self._tables):
                 return await move(tx, rotation, position | {"table": table})
             clean = position.get("late") and not position.get("moved")
             return await move(tx, rotation, {"step": "drop" if clean else "settle"}, broken=position.get("broken", 0))
@@ -138,11 +152,18 @@ class Reseal:
         tenants = {row["tenant_id"] for row in rows}
         old = await self._keys.openable({(row["tenant_id"], row["data_key_version"]) for row in rows})
         new = await self._keys.newest(tenants)
-        sealed = []
+        work = []
         for row in rows:
             before, after = old.get((row["tenant_id"], row["data_key_version"])), new.get(row["tenant_id"])
-            if before is None or after is None:
-                continue
+            if before is not None and after is not None:
+                work.append((row, before, after))
+        if table is sealed_tables.BLOBS:
+            moved = await self._blobs_anew([(row, table.place(self._keys.region, row), *keys) for row, *keys in work])
+            return [
+                (row, after.version, [path, None]) for (row, _, after), path in zip(work, moved, strict=True) if path
+            ]
+        sealed = []
+        for row, before, after in work:
             place = table.place(self._keys.region, row)
             try:
                 columns = [
@@ -153,6 +174,23 @@ class Reseal:
                 continue
             sealed.append((row, after.version, [*columns, None][:2]))
         return sealed
+
+    async def _blobs_anew(self, work: Sequence[tuple[Any, Place, DataKey, DataKey]]) -> list[bytes | None]:
+        """The path of each one's new blob; None where the old one does not open. A few at a time.    Raises: Unavailable."""
+        blobs, turns = self._blobs, asyncio.Semaphore(BLOBS_AT_ONCE)
+        assert blobs is not None
+
+        async def one(row: Any, place: Place, before: DataKey, after: DataKey) -> bytes | None:
+            async with turns:
+                try:
+                    held = await blobs.read(bytes(row["first"]).decode())
+                    access = anew(before, after, held.access, place.aad("access_token"))
+                    refresh = held.refresh and anew(before, after, held.refresh, place.aad("refresh_token"))
+                except SealBroken:
+                    return None
+                return (await blobs.write(place, Blob(access, refresh))).encode()
+
+        return await asyncio.gather(*(one(*each) for each in work))
 
     async def _write(self, tx: Db, table: SealedTable, sealed: Sequence[tuple[Any, int, list[bytes | None]]]) -> int:
         if not sealed:

@@ -82,5 +82,21 @@ CLOSING = SealedTable(
     purposes=("closing",),
     place=lambda region, row: closing_place(region, row["tenant_id"], row["id"], row["access_profile"]),
 )
+# KV mode: what lies in the row is a path (as bytes here), and what it points to is sealed. To seal it anew is to write
+# another blob and to point to that.
+BLOBS = SealedTable(
+    name="tokens in KV",
+    count=_count("tokens", "kv_path"),
+    read=READ.format(
+        table="tokens", id="connection_id", generation="generation", version="token_version",
+        first="convert_to(kv_path, 'UTF8')", second="NULL::bytea",
+    ),
+    write=f"""UPDATE gateway.tokens t SET data_key_version = n.new_key, kv_path = convert_from(n.first, 'UTF8') FROM {NEW}
+               WHERE t.connection_id = n.id AND t.access_profile = n.access_profile AND t.generation = n.generation
+                 AND t.token_version = n.token_version AND t.data_key_version = n.old_key
+                 AND t.kv_path = convert_from(n.old, 'UTF8')""",  # noqa: S608
+    purposes=(),
+    place=TOKENS.place,
+)  # fmt: skip
 
 ALL = (TOKENS, STAGED, CLOSING)

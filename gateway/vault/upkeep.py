@@ -9,6 +9,7 @@ from gateway.vault.data_keys import DataKeys
 from gateway.vault.reseal import Reseal
 from gateway.vault.rewrap import Rewrap
 from gateway.vault.rotations import Job, Rotation
+from gateway.vault.tokens import Blobs
 
 EVERY_S = 5.0
 BATCH = 200  # the event loop stands still for a batch: small ones here, where requests are served too
@@ -17,11 +18,11 @@ BATCH = 200  # the event loop stands still for a batch: small ones here, where r
 class VaultUpkeep:
     """The vault of one region, in one process."""
 
-    def __init__(self, keys: DataKeys, database: Database) -> None:
+    def __init__(self, keys: DataKeys, database: Database, blobs: Blobs | None = None) -> None:
         self._keys, self._database = keys, database
         self._jobs: dict[str, Job] = {
             "wrap": Rewrap(keys, database, batch=BATCH),
-            "data": Reseal(keys, database, rows=BATCH),
+            "data": Reseal(keys, database, blobs, rows=BATCH),
         }
 
     async def run_once(self) -> None:

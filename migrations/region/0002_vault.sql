@@ -65,6 +65,7 @@ CREATE TABLE gateway.tokens (
   CHECK ((sealed_access IS NULL) = (kv_path IS NOT NULL))
 );
 CREATE INDEX tokens_data_key ON gateway.tokens (tenant_id, data_key_version, connection_id, access_profile);   -- a rotation's walk
+CREATE UNIQUE INDEX tokens_kv_path ON gateway.tokens (kv_path) WHERE kv_path IS NOT NULL;   -- the sweep asks for paths
 
 -- A link for one end user, and what became of it (PROTOCOLS 7). Tokens that came back wait in `staged_tokens` until the
 -- platform's backend completes the session. Link, state, browser and code are kept as keyed hashes; the PKCE verifier

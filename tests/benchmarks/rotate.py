@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import os
 import random
 import signal
@@ -21,10 +20,11 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 import asyncpg
+import pytest
 from pydantic import SecretStr
 
 from gateway import embedded, ids, logs
@@ -32,14 +32,15 @@ from gateway.clock import SystemClock
 from gateway.database import Database
 from gateway.migrate import migrate_for_tests
 from gateway.settings import Settings
-from gateway.vault import files, holders, keyring
-from gateway.vault.backend import KeyBackend, of_region
+from gateway.vault import choose, files, holders, keyring
+from gateway.vault.backend import KeyBackend
 from gateway.vault.data_keys import DataKeys
 from gateway.vault.keyring import Keyring
 from gateway.vault.reseal import KEPT_S, SETTLE_S
 from gateway.vault.rewrap import BATCH
 from gateway.vault.tokens import TokenVault
 from gateway.vault.watch import KeyringWatch
+from tests import openbao
 from tests.benchmarks import report
 from tests.vault.rows import NOW, access_of, fill, place_of, refresh_of
 
@@ -92,6 +93,13 @@ class Reader:
         self.reads += 1
 
 
+@runtime_checkable
+class Retires(Protocol):
+    """A key backend that keeps versions of its own."""
+
+    async def retire(self, version: int) -> None: ...
+
+
 @dataclass
 class Rotated:
     """What a rotation did in its two lives."""
@@ -104,13 +112,56 @@ class Rotated:
 class Bench:
     """One deployment: a database, a keyring's file."""
 
-    def __init__(self, dsn: str, home: Path, *, batch: int, settle_s: float) -> None:
-        self.dsn, self.home, self.batch, self.settle_s = dsn, home, batch, settle_s
+    def __init__(
+        self,
+        dsn: str,
+        home: Path,
+        database: Database,
+        *,
+        batch: int,
+        settle_s: float,
+        vault: openbao.Tenancy | None = None,
+    ) -> None:
+        """`vault`: a place in an OpenBao whose Transit engine is the key backend; None: the local keyring is."""
+        self.dsn, self.home, self.database, self.batch, self.settle_s = dsn, home, database, batch, settle_s
         self.settings = Settings(_env_file=None, database_url=SecretStr(dsn), home=home)
+        if vault is not None:
+            self.settings = vault.settings(self.settings, key_backend="transit")
         files.create(files.path(self.settings), keyring.generate().to_json())
         self.keys = keyring.load(self.settings)
-        self.backend = of_region(self.keys)
-        self.database = Database(dsn)
+        self.bao = choose.openbao(self.settings, SystemClock())
+        self.backend = self.sealing(self.keys).backend
+
+    def sealing(self, keys: Keyring) -> choose.Sealing:
+        """As a process with these settings seals."""
+        return choose.Sealing.of(REGION, self.database, keys, self.settings, SystemClock(), self.bao)
+
+    async def __aenter__(self) -> Bench:
+        if self.bao is not None:
+            await self.bao.enter()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.bao is not None:
+            await self.bao.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a command."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("POSTHOUSE_")}
+        told = {"database_url": self.dsn, "home": str(self.home)}
+        for name in (
+            "key_backend",
+            "vault_addr",
+            "vault_namespace",
+            "vault_role_id",
+            "vault_secret_id",
+            "vault_kv_mount",
+        ):
+            value = getattr(self.settings, name)
+            if value is not None:
+                told[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        return inherited | {f"POSTHOUSE_{name.upper()}": value for name, value in told.items()}
 
     def data_keys(self, **more: int) -> DataKeys:
         return DataKeys(REGION, self.database, self.backend, SystemClock(), **more)
@@ -134,11 +185,9 @@ class Bench:
 
     async def command(self, *arguments: str) -> asyncio.subprocess.Process:
         """`posthouse keyring …`, started."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTHOUSE_")}
-        environment |= {"POSTHOUSE_DATABASE_URL": self.dsn, "POSTHOUSE_HOME": str(self.home)}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.benchmarks._rotator", str(self.batch), str(self.settle_s), "keyring", *arguments,
-            env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
     async def done(self, *arguments: str) -> str:
@@ -217,6 +266,8 @@ async def measure(bench: Bench, *, tenants: int, rows: int, data_keys: int) -> d
         wrap = await bench.rotated("wrap", "rotate")
         check(wrap.done == data_keys, f"{wrap.done} of {data_keys} data keys were wrapped anew")
         await bench.done("retire", "1")
+        if isinstance(bench.backend, Retires):
+            await bench.backend.retire(1)  # Transit's version 1; refused while anything is under it
         await asyncio.sleep(1)
     finally:
         reading.cancel()
@@ -234,7 +285,7 @@ async def measure(bench: Bench, *, tenants: int, rows: int, data_keys: int) -> d
 
 async def look_at_all(bench: Bench, connections: list[UUID]) -> None:
     """A process that starts now, with version 2 only, opens what it likes (every row, up to 20,000 of them)."""
-    vault = TokenVault(DataKeys(REGION, bench.database, of_region(keyring.load(bench.settings)), SystemClock()))
+    vault = bench.sealing(keyring.load(bench.settings)).tokens
     chosen = random.Random(11).sample(connections, min(20_000, len(connections)))
     found = await bench.database.fetch("SELECT * FROM gateway.tokens WHERE connection_id = ANY ($1::uuid[])", chosen)
     check(len(found) == len(chosen), "rows are lost")
@@ -252,24 +303,27 @@ def check(holds: bool, otherwise: str) -> None:
         raise SystemExit(otherwise)
 
 
-async def run(arguments: argparse.Namespace) -> None:
+async def run(arguments: argparse.Namespace, vault: openbao.Tenancy | None = None) -> None:
     """On a database of its own."""
     with tempfile.TemporaryDirectory(prefix="posthouse-bench-") as folder:
         postgres = await embedded.start(Path(folder) / "postgres")
         try:
             await migrate_for_tests(postgres.dsn)
-            bench = Bench(postgres.dsn, Path(folder), batch=arguments.batch, settle_s=SETTLE_S)
-            await bench.database.open()
+            database = Database(postgres.dsn)
+            await database.open()
             try:
-                figures = await measure(
-                    bench, tenants=arguments.tenants, rows=arguments.rows, data_keys=arguments.data_keys
-                )
+                async with Bench(
+                    postgres.dsn, Path(folder), database, batch=arguments.batch, settle_s=SETTLE_S, vault=vault
+                ) as bench:
+                    figures = await measure(
+                        bench, tenants=arguments.tenants, rows=arguments.rows, data_keys=arguments.data_keys
+                    )
             finally:
-                await bench.database.close()
+                await database.close()
         finally:
             await postgres.stop()
     report.write(
-        "rotate",
+        "rotate" if vault is None else "rotate_transit",
         figures,
         [
             report.Goal("failed reads", figures["failed reads"], 0, "lower"),
@@ -281,18 +335,24 @@ async def run(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Parse, choose the backend, run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="sealed token sets (CI: 100,000)")
-    parser.add_argument("--data-keys", type=int, default=None, help="data keys to wrap anew; unset: as many as rows")
-    parser.add_argument("--tenants", type=int, default=10_000, help="whose token sets they are")
+    parser.add_argument("--backend", choices=["local", "transit"], default="local", help="what wraps data keys")
+    parser.add_argument("--rows", type=int, help="sealed token sets; unset: 1,000,000 (transit: 20,000)")
+    parser.add_argument("--data-keys", type=int, help="data keys to wrap anew; unset: as many as rows")
+    parser.add_argument("--tenants", type=int, help="whose token sets they are; unset: a hundredth of the rows")
     parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--backend", choices=["local", "transit"], default="local")
     arguments = parser.parse_args()
-    if arguments.backend == "transit" and importlib.util.find_spec("gateway.vault.transit") is None:
-        print("bench-rotate --backend transit: skipped, gateway.vault.transit is not there")
-        return
+    arguments.rows = arguments.rows or (1_000_000 if arguments.backend == "local" else 20_000)
     arguments.data_keys = arguments.data_keys or arguments.rows
+    arguments.tenants = arguments.tenants or max(arguments.rows // 100, 1)
     logs.configure("json", "error")
-    asyncio.run(run(arguments))
+    if arguments.backend == "local":
+        asyncio.run(run(arguments))
+        return
+    try:
+        with openbao.dev_server() as server:
+            asyncio.run(run(arguments, server.tenancy()))
+    except pytest.skip.Exception as why:
+        print(f"bench-rotate --backend transit: skipped, {why}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.cli import run
 from gateway.vault.keyring import generate
-from tests import postgres
+from tests import openbao, postgres
 from tests.signers import SIGNERS
 
 SECRET = SIGNERS["github"].secrets[0].decode()
@@ -76,6 +76,31 @@ def test_an_integration_is_declared_applied_and_shown_without_its_secret(
     assert "posthouse.toml" in shell.fails("integrations", "remove", "hub")
     Path("posthouse.toml").write_text("")
     assert "removed" in shell.ok("apply", "--prune")
+
+
+def test_a_secret_in_vault_is_read_when_it_is_applied(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, bao_server: openbao.Server
+) -> None:
+    """A reference in posthouse.toml; without a server, or without leave, it is one line that says so."""
+    tenancy = bao_server.tenancy()
+    tenancy.ask("POST", "kv/data/hub", {"data": {"hook": SECRET}})
+    Path("posthouse.toml").write_text(
+        '[integrations.hub]\nprovider = "github"\nsigning_secrets = [{vault = "kv/hub#hook"}]\n'
+    )
+    assert "no Vault is set up (POSTHOUSE_VAULT_ADDR)" in shell.fails("apply")
+    monkeypatch.setenv("POSTHOUSE_VAULT_ADDR", bao_server.url)
+    monkeypatch.setenv("POSTHOUSE_VAULT_NAMESPACE", tenancy.namespace)
+    monkeypatch.setenv("POSTHOUSE_VAULT_ROLE_ID", tenancy.role_id)
+    monkeypatch.setenv("POSTHOUSE_VAULT_SECRET_ID", "wrong-secret-id")
+    assert "refuses our AppRole login" in (refused := shell.fails("apply"))
+    assert "wrong-secret-id" not in refused
+    monkeypatch.setenv("POSTHOUSE_VAULT_SECRET_ID", tenancy.secret_id)
+    assert "our policy does not let us read" in shell.fails("apply")
+    tenancy.allow('path "kv/data/hub" { capabilities = ["read"] }')
+    assert "https://hooks.example.com/hooks/hub" in shell.ok("apply")
+    assert "nothing to do" in shell.ok("apply")
+    monkeypatch.setenv("POSTHOUSE_VAULT_ADDR", "http://127.0.0.1:1")
+    assert "Vault cannot be reached" in shell.fails("apply")
 
 
 def test_a_secret_rotates_without_standing_on_a_command_line(shell: Shell) -> None:

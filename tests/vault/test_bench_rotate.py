@@ -17,9 +17,8 @@ async def test_both_rotations_beside_readers(
     database: Database, dsn: str, tmp_path: Path, rows: int, tenants: int, batch: int
 ) -> None:
     """No failed read, nothing lost or counted twice, the old version retired at the end."""
-    bench = Bench(dsn, tmp_path, batch=batch, settle_s=0.0)
-    bench.database = database
-    figures = await measure(bench, tenants=tenants, rows=rows, data_keys=rows)
+    async with Bench(dsn, tmp_path, database, batch=batch, settle_s=0.0) as bench:
+        figures = await measure(bench, tenants=tenants, rows=rows, data_keys=rows)
     assert figures["failed reads"] == 0
     assert figures["reads"] > 100
     assert rows > figures["killed at"] >= rows / 2

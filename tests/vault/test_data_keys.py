@@ -205,4 +205,4 @@ def test_nothing_shows_a_data_key(keyring: Keyring) -> None:
     from gateway.vault.tokens import Sealed
 
     assert repr(DataKey("acme", 1, AESGCM(b"k" * 32))) == "DataKey(tenant='acme', version=1)"
-    assert repr(Sealed(1, b"access", b"refresh")) == "Sealed(data_key_version=1)"
+    assert repr(Sealed(1, b"access", b"refresh")) == "Sealed(data_key_version=1, kv_path=None, has_refresh=False)"
