@@ -50,10 +50,16 @@ class Reseal:
     """The work in one region."""
 
     def __init__(
-        self, keys: DataKeys, database: Database, blobs: Blobs | None = None, *, rows: int = ROWS, names: int = NAMES
+        self,
+        keys: DataKeys,
+        database: Database,
+        blobs: Blobs | None = None,
+        *,
+        rows: int | None = None,
+        names: int = NAMES,
     ) -> None:
         """`blobs`: where token sets lie that rows point to; without it those stay under their old data keys."""
-        self._keys, self._database, self._rows, self._names = keys, database, rows, names
+        self._keys, self._database, self._rows, self._names = keys, database, rows or ROWS, names
         self._blobs = blobs
         self._tables = sealed_tables.ALL if blobs is None else (*sealed_tables.ALL, sealed_tables.BLOBS)
 

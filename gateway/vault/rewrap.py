@@ -31,8 +31,8 @@ WRITE = """UPDATE gateway.data_keys d SET wrapped = n.new, wrapped_under = n.und
 class Rewrap:
     """The work in one region."""
 
-    def __init__(self, keys: DataKeys, database: Database, *, batch: int = BATCH) -> None:
-        self._keys, self._database, self._batch = keys, database, batch
+    def __init__(self, keys: DataKeys, database: Database, *, batch: int | None = None) -> None:
+        self._keys, self._database, self._batch = keys, database, batch or BATCH
 
     async def begin(self) -> Rotation:
         """Begin, or go on with what is under way.    Raises: Unavailable."""
