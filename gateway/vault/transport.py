@@ -88,7 +88,7 @@ async def _send(
 ) -> Answer:
     if server.session is None:
         server.session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=server.timeout_s, connect=min(CONNECT_S, server.timeout_s)),
+            timeout=aiohttp.ClientTimeout(total=server.timeout_s, sock_connect=min(CONNECT_S, server.timeout_s)),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
