@@ -38,14 +38,15 @@ KINDS = {"wrap": "data keys wrapped anew", "data": "token sets sealed anew"}
 async def rotate(it: Opened) -> None:
     """`keyring rotate`.    Raises: SetupError, Unavailable."""
     settled, left = await _settled(it), await _direct_left(it)
-    if isinstance(it.backend, Rotates) and settled:
-        print(f"version {await it.backend.rotate()} of the region's key is current")
+    remote = it.backend if isinstance(it.backend, Rotates) else None
     if it.keyring.current != it.keyring.versions[-1]:
         await take_into_use(it, it.keyring.versions[-1])  # added before, by hand or by a rotation that was cut off
     elif left or not settled:
         print(f"key version {it.keyring.current} is current already; going on with what is not under it yet")
-    else:
+    elif remote is None or it.settings.keyring is None:
         await _new_version(it)
+    if remote is not None and settled:
+        print(f"version {await remote.rotate()} of the region's key is current")
     job = Rewrap(it.tokens.keys, it.region)
     begun = await job.begin()  # from here on it is under way, for whoever goes on with it
     await _until(

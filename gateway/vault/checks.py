@@ -59,6 +59,13 @@ async def verify_region(region: Db, name: str, backend: KeyBackend) -> None:
         ) from None
 
 
+async def sealed_before(control: Db) -> bool:
+    """Whether this deployment has had a keyring: then a new one must not be made up for it."""
+    if await control.fetchval("SELECT to_regclass('control.keyring_checks') IS NULL"):
+        return False
+    return bool(await control.fetchval("SELECT EXISTS (SELECT FROM control.keyring_checks)"))
+
+
 async def retire(control: Db, places: list[str], version: int) -> None:
     """From now on a keyring may lack this version. One that holds it must still hold the same."""
     await control.execute(RETIRE, places, version)

@@ -122,6 +122,22 @@ async def test_rotate_and_retire_beside_two_processes(
         await third.until("ready")
 
 
+async def test_up_makes_no_second_keyring_up(where: dict[str, str], database: Database) -> None:
+    """The keyring's file is gone, and the deployment was sealed: one line, and nothing is written in its place."""
+    async with posthouse("up", settings=where) as command:
+        await command.until("posthouse is ready")
+        command.process.send_signal(signal.SIGTERM)
+        assert await command.ended() == 0
+    file = Path(where["home"]) / "keyring.json"
+    file.rename(file.with_suffix(".moved"))
+    async with posthouse("up", settings=where) as command:
+        assert await command.ended() == 1
+        assert re.search(
+            r"^posthouse: there is no keyring at \S+keyring.json: put it there", await command.errors(), re.M
+        )
+    assert not file.exists()
+
+
 async def make_endpoint(http: aiohttp.ClientSession, url: str) -> Any:
     """Once, however often it is asked: the stored answer shows its secret."""
     async with http.post(

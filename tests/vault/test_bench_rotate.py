@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.database import Database
-from tests.benchmarks.rotate import Bench, measure
+from tests.benchmarks._rotation import Bench
+from tests.benchmarks.rotate import measure
 
 
 @pytest.mark.parametrize(
