@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,8 +33,8 @@ def keys(bao: OpenBao, vault_settings: Settings) -> TransitKeys:
 @pytest.mark.parametrize(
     "moved",
     [
-        replace(HERE, place="other"), replace(HERE, owner="evil"), replace(HERE, purpose="other"),
-        replace(HERE, row="2"), replace(HERE, more=("1",)), replace(HERE, owner="acmed", purpose="ata_key"),
+        HERE._replace(place="other"), HERE._replace(owner="evil"), HERE._replace(purpose="other"),
+        HERE._replace(row="2"), HERE._replace(more=("1",)), HERE._replace(owner="acmed", purpose="ata_key"),
     ],
     ids=str,
 )  # fmt: skip
@@ -71,7 +70,7 @@ async def test_every_flipped_character_is_noticed(keys: TransitKeys) -> None:
 async def test_batches_keep_their_order_and_stay_under_the_servers_limit(keys: TransitKeys) -> None:
     """Over a thousand keys in few calls; OpenBao refuses more than 1,000 strings in one."""
     before = metric("posthouse_vault_calls_total", kind="encrypt", outcome="ok")
-    many = [(random_bytes(32), replace(HERE, row=str(row))) for row in range(5 * BATCH + 1)]
+    many = [(random_bytes(32), HERE._replace(row=str(row))) for row in range(5 * BATCH + 1)]
     wrapped = await keys.wrap(many)
     assert metric("posthouse_vault_calls_total", kind="encrypt", outcome="ok") == before + 6
     pairs = [(sealed, aad) for sealed, (_, aad) in zip(wrapped, many, strict=True)]
