@@ -20,8 +20,7 @@ from gateway import metrics
 from gateway.clock import Clock
 from gateway.errors import SetupError, Unavailable
 from gateway.settings import Settings
-from gateway.vault import transport
-from gateway.vault.transport import AWAY_RETRY_S, SEALED_RETRY_S, Answer, Server, Unreached, send
+from gateway.vault.transport import SEALED_RETRY_S, Answer, Server, Unreached, send, unusable
 
 log = structlog.get_logger(__name__)
 
@@ -238,9 +237,9 @@ class OpenBao:
         """One request in our namespace, counted.    Raises: Unavailable: whatever is not an answer to the question."""
         headers = self._namespace if token is None else {**self._namespace, "X-Vault-Token": token}
         answer = await self._sent(kind, method, path, headers, body)
-        if answer.status == 429 or answer.status >= 500 or 300 <= answer.status < 400 or answer.status in (472, 473):
+        if (away := unusable(answer)) is not None:
             self._count(kind, "unavailable")
-            raise _unusable(answer)
+            raise away
         self._count(kind, "ok" if answer.status < 300 else "refused")
         return answer
 
@@ -280,22 +279,10 @@ def _lease(answer: Answer, began: float, token: str) -> Lease:
     return Lease(token, life_s, began + life_s, told.get("renewable") is True)
 
 
-def _unusable(answer: Answer) -> Unavailable:
-    said = answer.body.get("errors")
-    sealed = answer.status == 503 and isinstance(said, list) and any("sealed" in str(one) for one in said)
-    if sealed:
-        return Unreached("Vault is sealed", retry_after_s=SEALED_RETRY_S)
-    if answer.status == 429:
-        return Unreached("Vault limits our rate", retry_after_s=answer.retry_after_s or AWAY_RETRY_S)
-    if answer.status < 500:
-        return Unreached("Vault is a standby that points elsewhere: name the active one, or a balancer")
-    return Unreached("Vault fails", retry_after_s=answer.retry_after_s or AWAY_RETRY_S)
-
-
 def _because(status: int) -> str:
     return {400: "not valid", 403: "permission denied", 404: "no such path", 413: "too large"}.get(
         status, f"status {status}"
     )
 
 
-__all__ = ["Answer", "OpenBao", "Refused", "connected", "transport"]
+__all__ = ["Answer", "OpenBao", "Refused", "connected"]

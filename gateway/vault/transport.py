@@ -66,6 +66,20 @@ class Server:
             await session.close()
 
 
+def unusable(answer: Answer) -> Unreached | None:
+    """What an answer is that answers nothing: the server is sealed, a standby, at its limits, or failing."""
+    status, said = answer.status, answer.body.get("errors")
+    if status == 503 and isinstance(said, list) and any("sealed" in str(one) for one in said):
+        return Unreached("Vault is sealed", retry_after_s=SEALED_RETRY_S)
+    if status == 429:
+        return Unreached("Vault limits our rate", retry_after_s=answer.retry_after_s or AWAY_RETRY_S)
+    if 300 <= status < 400 or status in (472, 473):
+        return Unreached("Vault is a standby that points elsewhere: name the active one, or a balancer")
+    if status >= 500:
+        return Unreached("Vault fails", retry_after_s=answer.retry_after_s or AWAY_RETRY_S)
+    return None
+
+
 async def send(
     server: Server, method: str, path: str, headers: Mapping[str, str], body: Mapping[str, Any] | None = None
 ) -> Answer:

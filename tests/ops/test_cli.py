@@ -255,7 +255,7 @@ def test_a_keyring_is_made_once_and_its_status_shows_no_key(
     shell.ok("keyring", "init")
     made = json.loads((tmp_path / "k.json").read_text())
     status = shell.ok("keyring", "status")
-    assert "current   1" in status
+    assert "current    1" in status
     assert made["keys"]["1"] not in status
     assert "already" in shell.fails("keyring", "init")
 
