@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 import asyncpg
@@ -67,7 +67,7 @@ class Reader:
 
     async def _read(self, vault: TokenVault, connection: UUID) -> None:
         try:
-            row = await self.database.fetchrow(ROW, connection)
+            row: Any = await self.database.fetchrow(ROW, connection)
             place, version = place_of(REGION, row), row["data_key_version"]
             access = await vault.open(place, "access_token", version, row["sealed_access"])
             refresh = await vault.open(place, "refresh_token", version, row["sealed_refresh"])

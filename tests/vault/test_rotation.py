@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway import ids
+from gateway import ids, metrics
 from gateway.database import Database
 from gateway.vault import rewrap, rotations, sealed_tables
 from gateway.vault.data_keys import NEWEST_S, DataKeys
@@ -302,8 +302,10 @@ async def test_a_process_that_serves_takes_up_what_stands_still(
     upkeep = VaultUpkeep(fresh(database, backend), database)
     await upkeep.run_once()
     assert await rewrap.left(database, 2) == 30
+    assert metrics.KEY_ROTATION_LEFT.labels(REGION, "wrap")._value.get() == 30
     await pass_time(database, rotations.IDLE_S + 1)
     await upkeep.run_once()
+    assert metrics.KEY_ROTATION_LEFT.labels(REGION, "wrap")._value.get() == 0
     assert await rewrap.left(database, 2) == 0
 
 
