@@ -7,6 +7,8 @@ a success is a `TokenSet` for each access profile that it fills.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 
 from gateway.catalog import Integration
 from providers import oauth
@@ -21,29 +23,43 @@ def redirect_uri(public_url: str, integration: Integration) -> str:
     return f"{public_url}/oauth/callback/{integration.name}"
 
 
-def app_of(integration: Integration, public_url: str, parameters: Mapping[str, str] | None = None) -> App:
+def app_of(
+    integration: Integration,
+    public_url: str,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    now: datetime | None = None,
+    callback: Mapping[str, str] | None = None,
+    nonce: str | None = None,
+) -> App:
     """The integration as its provider module sees it.    Raises: Misconfigured, it lacks a client id or secret.
 
     `parameters`: URL parts that were chosen for a session. What the operator has set cannot be overridden by them.
+    `now`, `callback` and `nonce` are as in `App`: minting needs the first, identifying takes all three.
     """
     facts = facts_of(integration)
     if integration.client_id is None:
         raise Misconfigured("client_id_missing")
-    if not integration.client_secrets and facts.client_auth != "none":
+    client_secret, private_key = oauth.told_apart(integration.client_secrets)
+    if not client_secret and facts.client_auth != "none":
         raise Misconfigured("client_secret_missing")
     fixed = {name: value for name, value in integration.settings.items() if isinstance(value, str)}
     return App(
         client_id=integration.client_id,
-        client_secret=integration.client_secrets[0].decode() if integration.client_secrets else "",
+        client_secret=client_secret,
+        private_key=private_key,
         settings=integration.settings,
-        parts={**(parameters or {}), **fixed},
+        parts={**facts.default_parts, **(parameters or {}), **fixed},
         redirect_uri=redirect_uri(public_url, integration),
+        now=now,
+        callback=callback or {},
+        nonce=nonce,
     )
 
 
 def facts_of(integration: Integration) -> OAuthFacts:
-    """Raises: Misconfigured, this provider connects no accounts."""
-    facts = integration.provider.oauth
+    """The facts for this integration's settings.    Raises: Misconfigured, this provider connects no accounts."""
+    facts = integration.provider.oauth_for(integration.settings)
     if facts is None:
         raise Misconfigured("connects_no_accounts")
     return facts
@@ -88,6 +104,18 @@ async def client_credentials(
     return _one(await _called(http, provider, facts, asked, request), access_profile)
 
 
+def minted_for(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """The accounts that an installation's tokens are minted for, from its grant's parameters: `installation:42`."""
+    return tuple(f"{name}:{value}" for name, value in parameters.items() if name == "installation")
+
+
+async def mint(http: Http, provider: Provider, app: App, accounts: Sequence[str]) -> TokenSet:
+    """A token that is made anew instead of refreshed.    Raises: ProviderError (GrantEnded: it is uninstalled)."""
+    if provider.mint is None or not accounts:
+        raise Misconfigured("mints_no_tokens")
+    return _storable(await provider.mint(http, app, accounts))
+
+
 async def _called(
     http: Http, provider: Provider, facts: OAuthFacts, asked: Asked, request: Request
 ) -> Mapping[str, TokenSet]:
@@ -97,8 +125,17 @@ async def _called(
         raise refused
     answer = response.json()
     if provider.token_sets is not None:
-        return provider.token_sets(answer, asked)
-    return {access_profile: oauth.token_set(facts, answer) for access_profile in asked.scopes}
+        sets = provider.token_sets(answer, asked)
+    else:
+        sets = {access_profile: oauth.token_set(facts, answer) for access_profile in asked.scopes}
+    return {access_profile: _storable(tokens) for access_profile, tokens in sets.items()}
+
+
+def _storable(tokens: TokenSet) -> TokenSet:
+    """Without what no scope and no type can be, and a database cannot hold: a rotated token must not be lost for it."""
+    scopes = None if tokens.scopes is None else frozenset(s for s in tokens.scopes if s.isprintable() and len(s) <= 500)
+    kind = tokens.token_type if tokens.token_type.isascii() and tokens.token_type.isprintable() else "Bearer"
+    return replace(tokens, scopes=scopes, token_type=kind)
 
 
 def _one(found: Mapping[str, TokenSet], access_profile: str) -> TokenSet:

@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import aiohttp
 import structlog
 
 from gateway.clock import Clock
 from gateway.errors import Unavailable
+from gateway.outbound import Outbound, ProviderHttp, places
 from gateway.settings import Settings
+from providers.calls import Request
 from providers.contract import Facts
+from providers.errors import ProviderError
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +40,7 @@ class _Source:
 
     url: str
     form: str
+    http: ProviderHttp
     keys: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     fresh_until: float = float("-inf")
     asked_at: float = float("-inf")  # the last attempt, good or not
@@ -48,11 +51,10 @@ class _Source:
 class PublishedKeys:
     """The published keys of every provider that has some, by provider."""
 
-    def __init__(self, clock: Clock, settings: Settings) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, settings: Settings, outbound: Outbound) -> None:
+        self._clock, self._outbound = clock, outbound
         self._overrides = settings.keys_urls
         self._sources: dict[str, _Source] = {}
-        self._session: aiohttp.ClientSession | None = None
 
     def held(self, facts: Facts) -> Mapping[str, Any]:
         """The keys in memory, by key id; empty at first. Starts a fetch in the background when they are old."""
@@ -90,15 +92,18 @@ class PublishedKeys:
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
 
     def _source(self, facts: Facts) -> _Source | None:
         url = self._overrides.get(facts.name, facts.keys_url)
         if url is None:
             return None
-        return self._sources.setdefault(facts.name, _Source(url, facts.keys_format))
+        source = self._sources.get(facts.name)
+        if source is None:
+            http = self._outbound.for_provider(
+                facts.name, operator_hosts=places([url]), kind="keys", deadline_s=TIMEOUT_S, max_bytes=MAX_BYTES
+            )
+            source = self._sources[facts.name] = _Source(url, facts.keys_format, http)
+        return source
 
     def _fly(self, source: _Source) -> None:
         if source.flight is None:
@@ -111,24 +116,18 @@ class PublishedKeys:
             keys, age_s = await self._ask(source)
             source.keys, source.good = MappingProxyType(keys), True
             source.fresh_until = self._clock.monotonic() + min(max(age_s, LEAST_AGE_S), MOST_AGE_S)
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+        except (ProviderError, ValueError, RecursionError) as error:
             source.good = False
-            log.warning("published_keys.failed", url=source.url, error=type(error).__name__, held=len(source.keys))
+            why = error.code if isinstance(error, ProviderError) else type(error).__name__
+            log.warning("published_keys.failed", url=source.url, error=why, held=len(source.keys))
         finally:
             source.flight = None
 
     async def _ask(self, source: _Source) -> tuple[dict[str, Any], float]:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
-        async with self._session.get(source.url, allow_redirects=False) as answer:
-            if answer.status != 200:
-                raise ValueError("status")
-            body = await answer.content.read(MAX_BYTES + 1)
-            while len(body) <= MAX_BYTES and (more := await answer.content.read(MAX_BYTES + 1 - len(body))):
-                body += more
-            if len(body) > MAX_BYTES:
-                raise ValueError("size")
-            return parse(body, source.form), max_age_s(answer.headers)
+        answer = await source.http.send(Request("GET", source.url, {"accept": "application/json"}))
+        if answer.status != 200:
+            raise ValueError("status")
+        return parse(answer.body, source.form), max_age_s(answer.headers)
 
 
 def parse(body: bytes, form: str) -> dict[str, Any]:
@@ -151,8 +150,8 @@ def parse(body: bytes, form: str) -> dict[str, Any]:
 
 
 def max_age_s(headers: Mapping[str, str]) -> float:
-    """For how long an answer may be used, by its `Cache-Control` and `Age`; 0 where it does not say."""
-    told = re.search(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,10})", headers.get("Cache-Control", ""), re.IGNORECASE)
-    aged = headers.get("Age", "0").strip()
+    """For how long an answer may be used, by its `cache-control` and `age` (lower-case names); 0 if it does not say."""
+    told = re.search(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,10})", headers.get("cache-control", ""), re.IGNORECASE)
+    aged = headers.get("age", "0").strip()
     spent = int(aged) if aged.isascii() and aged.isdigit() and len(aged) <= 10 else 0
     return float(max(int(told[1]) - spent, 0)) if told else 0.0

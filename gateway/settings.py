@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
 
@@ -81,6 +83,11 @@ class Settings(BaseSettings):
     vault_transit_key: str = Field("posthouse", description="its key (aes256-gcm96), which must be there")
     vault_kv_mount: str = Field("secret", description="where the KV engine (version 2) is mounted")
     vault_kv_prefix: str = Field("posthouse", description="folder in it that is this deployment's alone")
+    outbound_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="networks beside the public ones that providers may be called in, `127.0.0.0/8,10.1.0.0/16`: "
+        "for tests, demos and servers in your own network; there plain http may be used too",
+    )
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field("json", description="`json` or `console`")
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         "info", description="least level logged"
@@ -121,6 +128,18 @@ class Settings(BaseSettings):
         if not all(url.startswith(("http://", "https://")) for url in value.values()):
             raise ValueError("must hold http(s) URLs by provider")
         return value
+
+    @field_validator("outbound_allow", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        if isinstance(value, str):  # a list with commas, or a JSON one
+            value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+        if not isinstance(value, list | tuple) or not all(isinstance(network, str) for network in value):
+            raise ValueError("must be a list of networks")
+        networks = tuple(network.strip() for network in value if network.strip())
+        for network in networks:
+            ip_network(network)  # its error names the network and what is wrong with it
+        return networks
 
     @field_validator("public_listen", "private_listen")
     @classmethod

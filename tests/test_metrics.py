@@ -26,7 +26,7 @@ def test_every_metric_is_documented_and_its_labels_are_bounded() -> None:
         assert OURS.fullmatch(family.name)
         assert len(family.documentation) > 20
         if family.type == "histogram":
-            assert family.name.endswith(("_seconds", "_events"))
+            assert family.name.endswith(("_seconds", "_events", "_reads"))
     for value in vars(metrics).values():
         assert set(getattr(value, "_labelnames", ())) <= BOUNDED
     assert {
@@ -34,7 +34,7 @@ def test_every_metric_is_documented_and_its_labels_are_bounded() -> None:
         "posthouse_ack_seconds", "posthouse_commit_batch_events", "posthouse_commit_seconds",
         "posthouse_append_lock_wait_seconds", "posthouse_inflight_bytes", "posthouse_consumer_lag_events",
         "posthouse_consumer_lag_seconds", "posthouse_dependency_up", "posthouse_partitions_ahead_days",
-        "posthouse_http_requests", "posthouse_sse_clients", "posthouse_build",
+        "posthouse_http_requests", "posthouse_outbound_calls", "posthouse_outbound_seconds", "posthouse_sse_clients", "posthouse_build",
     } <= seen  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Unavailable
+from gateway.outbound import Outbound
 from gateway.published_keys import MAX_BYTES, PublishedKeys, max_age_s, parse
 from gateway.settings import Settings
 from providers.contract import Facts
@@ -60,12 +61,16 @@ async def published(provider: Provider, clock: FakeClock, tmp_path: Path) -> Asy
     app.router.add_get("/keys", provider.answer)
     server = TestServer(app)
     await server.start_server()
-    settings = Settings(_env_file=None, home=tmp_path, keys_urls={"posty": str(server.make_url("/keys"))})
-    made = PublishedKeys(clock, settings)
+    settings = Settings(
+        _env_file=None, home=tmp_path, keys_urls={"posty": str(server.make_url("/keys"))}, outbound_allow="127.0.0.0/8"
+    )
+    outbound = Outbound(settings, clock)
+    made = PublishedKeys(clock, settings, outbound)
     yield made
     if provider.hold is not None:
         provider.hold.set()
     await made.close()
+    await outbound.close()
     await server.close()
 
 
@@ -166,14 +171,19 @@ async def test_while_the_provider_is_away_old_keys_go_on(
     assert set(await published.fetched(FACTS)) == {"two"}
 
 
-async def test_a_provider_that_cannot_be_reached_is_unavailable(clock: FakeClock, tmp_path: Path) -> None:
-    """Nothing listens there."""
-    settings = Settings(_env_file=None, home=tmp_path, keys_urls={"posty": "http://127.0.0.1:9/keys"})
-    published = PublishedKeys(clock, settings)
+@pytest.mark.parametrize("allowed", ["127.0.0.0/8", ""])
+async def test_a_provider_that_cannot_be_reached_is_unavailable(clock: FakeClock, tmp_path: Path, allowed: str) -> None:
+    """Nothing listens there, or the operator does not let us go there."""
+    settings = Settings(
+        _env_file=None, home=tmp_path, keys_urls={"posty": "http://127.0.0.1:9/keys"}, outbound_allow=allowed
+    )
+    outbound = Outbound(settings, clock)
+    published = PublishedKeys(clock, settings, outbound)
     with pytest.raises(Unavailable):
         await published.fetched(FACTS)
     assert dict(published.held(FACTS)) == {}
     await published.close()
+    await outbound.close()
 
 
 async def test_closing_cuts_what_is_under_way(published: PublishedKeys, provider: Provider) -> None:
@@ -195,14 +205,14 @@ async def test_a_provider_without_published_keys_has_none(published: PublishedKe
     ("headers", "seconds"),
     [
         ({}, 0),
-        ({"Cache-Control": "public, max-age=19754, must-revalidate"}, 19754),
-        ({"Cache-Control": "MAX-AGE = 60"}, 60),
-        ({"Cache-Control": "s-maxage=5"}, 0),
-        ({"Cache-Control": "max-age=x"}, 0),
-        ({"Cache-Control": "max-age=100", "Age": "40"}, 60),
-        ({"Cache-Control": "max-age=100", "Age": "400"}, 0),
-        ({"Cache-Control": "max-age=100", "Age": "²"}, 100),
-        ({"Cache-Control": "max-age=" + "9" * 5000}, 9999999999),
+        ({"cache-control": "public, max-age=19754, must-revalidate"}, 19754),
+        ({"cache-control": "MAX-AGE = 60"}, 60),
+        ({"cache-control": "s-maxage=5"}, 0),
+        ({"cache-control": "max-age=x"}, 0),
+        ({"cache-control": "max-age=100", "age": "40"}, 60),
+        ({"cache-control": "max-age=100", "age": "400"}, 0),
+        ({"cache-control": "max-age=100", "age": "²"}, 100),
+        ({"cache-control": "max-age=" + "9" * 5000}, 9999999999),
     ],
 )
 def test_freshness_is_what_the_answer_says(headers: dict[str, str], seconds: int) -> None:
