@@ -80,12 +80,6 @@ class WrongCode(Problem):
     status, code, title = 422, "wrong_code", "That is not the code of this session"
 
 
-class ProviderFailed(Problem):
-    """The provider did not do as it was asked; `provider_code` says why, where it said so in a plain word."""
-
-    status, code, title = 502, "provider_failed", "The provider did not answer as it should"
-
-
 class CursorGone(Problem):
     """What the cursor points at is no longer in the log, or the log is another one. `earliest` is the way on."""
 

@@ -132,6 +132,21 @@ CONNECTS = Counter(
     registry=REGISTRY,
 )
 
+# Ending connections.
+CLOSING_TASKS = Gauge(
+    "posthouse_closing_tasks",
+    "Token sets of connections that ended, kept for their revocation at the provider; 72 h at most.",
+    ("region",),
+    registry=REGISTRY,
+)
+CLOSING_ENDED = Counter(
+    "posthouse_closing_ended_total",
+    "Token sets of connections that ended, by outcome: done (revoked, or gone there already), not_needed (another connection "
+    "shares what a revocation would reach), given_up (after 72 h, or nothing is left to revoke with). Shredded in each case.",
+    ("integration", "outcome"),
+    registry=REGISTRY,
+)
+
 # Readers.
 CONSUMER_LAG_EVENTS = Gauge(
     "posthouse_consumer_lag_events",
@@ -194,6 +209,25 @@ DEPENDENCY_UP = Gauge(
     "posthouse_dependency_up",
     "1 while a dependency answers, else 0: `control`, `region:NAME`.",
     ("dependency",),
+    registry=REGISTRY,
+)
+VAULT_UP = Gauge(
+    "posthouse_vault_up",
+    "1 while Vault / OpenBao answers and is unsealed, else 0; `server` is its host.",
+    ("server",),
+    registry=REGISTRY,
+)
+VAULT_TOKEN_SECONDS = Gauge(
+    "posthouse_vault_token_seconds_left",
+    "Seconds until our own token at Vault / OpenBao ends; +Inf: never. Near 0: renewal and login fail.",
+    ("server",),
+    registry=REGISTRY,
+)
+VAULT_CALLS = Counter(
+    "posthouse_vault_calls_total",
+    "Calls to Vault / OpenBao by kind (`login`, `renew`, `encrypt`, `decrypt`, `read`, `write` …) and outcome: `ok`, "
+    "`refused` (a policy, a wrong path or value), `unavailable` (away, sealed, standby, rate limit).",
+    ("kind", "outcome"),
     registry=REGISTRY,
 )
 HTTP_REQUESTS = Counter(

@@ -203,5 +203,5 @@ async def _probed(region: Region, outbound: Outbound, public_url: str, integrati
 
 def _rotates(integration: Integration) -> bool:
     """What is not known to be harmless counts as if it rotated."""
-    facts = integration.provider.oauth
+    facts = None if integration.trouble is not None else integration.provider.oauth_for(integration.settings)
     return facts is None or facts.rotation != "none"

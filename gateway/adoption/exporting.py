@@ -4,7 +4,7 @@ What goes out: every connection that holds a token set of a grant that may still
 a new consent), held ones included. Revoked, pending and closed grants have none to give. Before a line leaves, the
 audit says for each token set who took it; both are one statement, committed first.
 
-A line's header holds the export's id and the line's number, and the last line says how many there were: one that was
+A line holds the export's id and its number, and the last line says how many there were: one that was
 cut short, mixed or put in another order shows. Nothing says who made it: a recipient trusts the way it came.
 """
 
@@ -66,9 +66,9 @@ async def lines(gateway: Gateway, wanted: Wanted) -> AsyncIterator[str]:
     """The export's lines, each ended; the last says how many connections there were.    Raises: Unavailable."""
     export, number, unopened = ids.uuid7(gateway.clock.now()), 0, 0
 
-    def sealed(told: dict[str, Any]) -> str:
-        header = {"export": export.hex, "line": number + 1}
-        return seal(wanted.recipient, orjson.dumps(told, option=orjson.OPT_UTC_Z), header) + "\n"
+    def sealed(told: dict[str, Any], place: dict[str, Any]) -> str:
+        place |= {"export": export.hex, "line": number + 1}
+        return seal(wanted.recipient, orjson.dumps(told, option=orjson.OPT_UTC_Z)) + "\n"
 
     for region in gateway.regions:
         after = UUID(int=0)
@@ -82,9 +82,10 @@ async def lines(gateway: Gateway, wanted: Wanted) -> AsyncIterator[str]:
                 except SealBroken:
                     unopened += 1
                     continue
-                yield sealed(told)
+                yield sealed(told, told["posthouse"])
                 number += 1
-    yield sealed({"end": {"connections": number, "unopened": unopened}})
+    end = {"connections": number, "unopened": unopened}
+    yield sealed({"end": end}, end)
 
 
 async def _taken(db: Db, wanted: Wanted, after: UUID) -> Sequence[Any]:

@@ -54,7 +54,7 @@ class Ready:
 
 def ready(keyring: Keyring, integration: Integration, line: Line, now: datetime, *, unrefreshable: bool) -> Ready:
     """`line` for `integration`; `now` is the region's. `unrefreshable`: let those in, marked.    Raises: LineRefused."""
-    facts = integration.provider.oauth
+    facts = integration.provider.oauth_for(integration.settings)
     if facts is None:
         raise LineRefused("connects_no_accounts", "this integration's provider connects no accounts")
     if not line.access_profiles:

@@ -27,18 +27,17 @@ class Opening:
             if ended:
                 raise Invalid(f"line {number}: nothing may follow the last line of an export")
             try:
-                header, plain = self._key.open(message)
+                plain = self._key.open(message)
             except NotForUs as error:
                 raise Invalid(f"line {number}: {error}") from None
-            export = export or header.get("export")
-            if header.get("export") != export or header.get("line") != number:
-                raise Invalid(f"line {number}: it is not the line that belongs here")
             told = orjson.loads(plain)
+            place = told.get("end") or told["posthouse"]
+            export = export or place["export"]
+            if (place["export"], place["line"]) != (export, number):
+                raise Invalid(f"line {number}: it is not the line that belongs here")
             if "end" not in told:
                 yield plain.decode()
                 continue
-            ended, self.unopened = True, told["end"]["unopened"]
-            if told["end"]["connections"] != number - 1:
-                raise Invalid(f"line {number}: the export does not hold as many lines as it says")
+            ended, self.unopened = True, place["unopened"]
         if not ended:
             raise Invalid(f"the export was cut short after line {number}: make it anew")

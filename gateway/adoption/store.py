@@ -80,7 +80,8 @@ async def locked(tx: Db, lines: Sequence[Ready]) -> dict[tuple[str, UUID, str], 
     }
     for row in await tx.fetch(GRANTS, list(found)):
         fields = dict(row)
-        found[fields.pop("connection_id")].grants[row["access_profile"]] = Held(**fields)
+        connection_id = fields.pop("connection_id")
+        found[connection_id].grants[row["access_profile"]] = Held(**fields)
     return {(one.tenant_id, one.integration_id, one.external_id): one for one in found.values()}
 
 

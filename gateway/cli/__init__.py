@@ -20,6 +20,8 @@ from gateway.cli import (
     keys,
     migrate,
     openapi,
+    restored,
+    sandbox,
     serve,
     up,
 )
@@ -39,7 +41,9 @@ app.command("doctor")(doctor.doctor)
 app.command("apply")(apply.apply)
 app.command("alerts")(alerts.alerts)
 app.command("openapi")(openapi.openapi)
+app.command("restored", help=restored.HELP)(restored.restored)
 app.command("deploy")(deploy.deploy)
+app.command("sandbox")(sandbox.sandbox)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(connections.app, name="connections")

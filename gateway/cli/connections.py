@@ -122,7 +122,7 @@ def bring_in(
             with file.open("rb") as opened, Progress("importing", os.fstat(opened.fileno()).st_size) as bar:
                 number = 0
                 while raw := _lines(opened, BATCH):
-                    lines = []
+                    lines, outcomes = [], []
                     for text in raw:
                         number += 1
                         if not text.strip():
@@ -130,12 +130,14 @@ def bring_in(
                         try:
                             lines.append((number, read_line(text)))
                         except LineRefused as refused:
-                            tell(number, Outcome(result="refused", reason=refused.reason, detail=refused.detail))
+                            refusal = Outcome(result="refused", reason=refused.reason, detail=refused.detail)
+                            outcomes.append((number, refusal))
                     found = await bring_in(
                         it, [line for _, line in lines], hold=hold, unrefreshable=allow_unrefreshable,
                         dry_run=dry_run, new_id=_new_id(it),
                     )  # fmt: skip
-                    for (at, _), outcome in zip(lines, found, strict=True):
+                    outcomes += [(at, outcome) for (at, _), outcome in zip(lines, found, strict=True)]
+                    for at, outcome in sorted(outcomes, key=lambda each: each[0]):
                         tell(at, outcome)
                     bar.advance(sum(map(len, raw)))
         if told > MOST_TOLD:
@@ -157,6 +159,24 @@ def activate(tenant: str = TENANT, integration: str = INTEGRATION) -> None:
 def hold(tenant: str = TENANT, integration: str = INTEGRATION) -> None:
     """Neither refresh nor renew grants until `activate`: before another system takes them over."""
     _put(tenant, integration, held=True)
+
+
+@app.command("close")
+def close(connection: str = typer.Argument(help="conn_…")) -> None:
+    """End a connection: no token of it is handed out any more. A serving process revokes them at the provider."""
+
+    async def run() -> None:
+        from gateway.cli.opened import at_hand
+        from gateway.connections import store
+        from gateway.ending import closing
+
+        async with at_hand() as it:
+            region, found = await _located(it, connection)
+            await closing.end(region, it.catalog, found.id, it.new_id(), new_id=it.new_id)
+            ended = await store.get(region.database, found.id)
+        print(f"closed {connection}; revocation at the provider: {ended.revocation or 'nothing to revoke'}")
+
+    asyncio.run(run())
 
 
 def _put(tenant: str, integration: str, *, held: bool) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from gateway import exchange, ids, tenants
 from gateway.catalog import Integration
-from gateway.connect import store, tokens, wishes
+from gateway.connect import secrets, store, wishes
 from gateway.connect.store import NewSession, Session
 from gateway.connect.wishes import Wish
 from gateway.connections import grants
@@ -76,7 +76,9 @@ async def _first(
     if integration is None:
         raise NotFound("There is no such integration.")
     facts = _facts(integration)
-    profiles = {name: wishes.whole(profile) for name, profile in _profiles(integration, wanted.access_profiles).items()}
+    profiles = {
+        name: wishes.whole(profile) for name, profile in profiles_of(integration, wanted.access_profiles).items()
+    }
     parameters = _parameters(gateway, integration, facts, wanted.parameters)
     connection = connections.NewConnection(
         id=connection_id, tenant_id=wanted.tenant, integration_id=integration.id, external_id=wanted.external_id,
@@ -128,12 +130,12 @@ async def _make(
 ) -> Made:  # fmt: skip
     if wanted.return_url is not None and not returns_to(wanted.return_url, integration.return_urls):
         raise invalid("return_url", "is not one of the integration's return_urls (only its query may differ)")
-    link = tokens.fresh()
+    link = secrets.fresh()
     new = NewSession(
         id=session_id, tenant_id=connection.tenant_id, integration_id=integration.id, connection_id=connection.id,
         reconnects=reconnects, end_user_id=connection.end_user_id, external_id=connection.external_id,
         labels=connection.labels, profiles=profiles, parameters=parameters, return_url=wanted.return_url,
-        allow_account_switch=wanted.allow_account_switch, link_hash=tokens.hashed(region.keyring, "link", link),
+        allow_account_switch=wanted.allow_account_switch, link_hash=secrets.hashed(region.keyring, "link", link),
         created_by=created_by, ttl_s=wanted.ttl_s,
     )  # fmt: skip
     session = await store.create(region.database, new)
@@ -153,7 +155,7 @@ def _facts(integration: Integration) -> OAuthFacts:
     return facts
 
 
-def _profiles(integration: Integration, names: Collection[str]) -> dict[str, AccessProfile]:
+def profiles_of(integration: Integration, names: Collection[str]) -> dict[str, AccessProfile]:
     """Raises: Invalid, the integration has no such access profile."""
     for place, name in enumerate(names):
         if name not in integration.access_profiles:
@@ -165,7 +167,7 @@ def _wishes(wanted: Wanted, integration: Integration, facts: OAuthFacts, held: M
     """What a reconnect asks for.    Raises: Invalid, Conflict (nothing is missing)."""
     here = [name for name in held if name in integration.access_profiles and held[name].state != "closed"]
     if wanted.scopes == "missing":
-        named = _profiles(integration, wanted.access_profiles or here)
+        named = profiles_of(integration, wanted.access_profiles or here)
         found = {
             name: mending
             for name, profile in named.items()
@@ -179,7 +181,7 @@ def _wishes(wanted: Wanted, integration: Integration, facts: OAuthFacts, held: M
     names = wanted.access_profiles or broken or here
     if not names:
         raise invalid("access_profiles", "must be named: the connection has no grant yet")
-    return {name: wishes.whole(profile) for name, profile in _profiles(integration, names).items()}
+    return {name: wishes.whole(profile) for name, profile in profiles_of(integration, names).items()}
 
 
 def _parameters(

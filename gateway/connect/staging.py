@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import orjson
@@ -16,6 +16,8 @@ from gateway.ids import of
 from gateway.regions import Region
 from gateway.vault.tokens import sealed_text, staged_place
 from providers.oauth import TokenSet
+
+Kind = Literal["code", "client_credentials", "installation"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,16 +34,25 @@ class Brought:
     parameters: Mapping[str, str]
     accounts: tuple[UUID, ...]
     reach: UUID | None
-    kind: str = "code"
+    kind: Kind = "code"
+    lasts: bool = True  # False: it expires, and no refresh token came along, though one should have
 
 
 def brought(
-    access_profile: str, tokens: TokenSet, accounts: Iterable[UUID], reach: UUID | None, kind: str = "code"
+    access_profile: str,
+    tokens: TokenSet,
+    accounts: Iterable[UUID],
+    reach: UUID | None,
+    *,
+    kind: Kind = "code",
+    refresh_expected: bool = False,
 ) -> Brought:
+    """What an answer brought."""
     return Brought(
         access_profile=access_profile, access_token=tokens.access_token, refresh_token=tokens.refresh_token,
         token_type=tokens.token_type, expires_in_s=tokens.expires_in_s, refresh_expires_in_s=tokens.refresh_expires_in_s,
         scopes=tokens.scopes, parameters=dict(tokens.parameters), accounts=tuple(accounts), reach=reach, kind=kind,
+        lasts=not refresh_expected or tokens.expires_in_s is None or tokens.refresh_token is not None,
     )  # fmt: skip
 
 
@@ -78,7 +89,7 @@ def _as_text(one: Brought) -> str:
         "access": one.access_token, "refresh": one.refresh_token, "type": one.token_type, "expires_in_s": one.expires_in_s,
         "refresh_expires_in_s": one.refresh_expires_in_s, "scopes": None if one.scopes is None else sorted(one.scopes),
         "parameters": one.parameters, "accounts": [account.hex for account in one.accounts],
-        "reach": None if one.reach is None else one.reach.hex, "kind": one.kind,
+        "reach": None if one.reach is None else one.reach.hex, "kind": one.kind, "lasts": one.lasts,
     }  # fmt: skip
     return orjson.dumps(said).decode()
 
@@ -91,6 +102,7 @@ def _from_text(access_profile: str, text: str, age_s: float) -> Brought:
         scopes=None if said["scopes"] is None else frozenset(said["scopes"]), parameters=said["parameters"],
         accounts=tuple(of(bytes.fromhex(account)) for account in said["accounts"]),
         reach=None if said["reach"] is None else of(bytes.fromhex(said["reach"])), kind=said["kind"],
+        lasts=said["lasts"],
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import orjson
@@ -23,10 +23,14 @@ from gateway.endpoints import store as endpoints
 from gateway.errors import Conflict, NotFound
 from gateway.stream.append import NewEvent, append
 
+Revocation = Literal["pending", "done", "not_needed", "given_up"]
+
 OWN_KEY_WINDOW_S = 3600  # an event of ours is its own key: remembered for as long as a batch may be sent again
 
 COLUMNS = """id, tenant_id, integration_id, external_id, end_user_id, labels, state, reason, subject_hash, created_at, updated_at,
-             (SELECT count(*) FROM gateway.connection_accounts a WHERE a.connection_id = c.id) AS accounts"""
+             (SELECT count(*) FROM gateway.connection_accounts a WHERE a.connection_id = c.id) AS accounts,
+             CASE WHEN state = 'closed' AND EXISTS (SELECT FROM gateway.closing_tasks k WHERE k.connection_id = c.id)
+                  THEN 'pending' ELSE revocation END AS revocation"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Connection:
     created_at: datetime
     updated_at: datetime
     accounts: int  # how many; which ones is kept as hashes
+    revocation: Revocation | None  # of its tokens at the provider, when it has ended; None: there were none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +133,7 @@ OTHERS = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1 AND a
 async def know(
     tx: Db,
     connection: Connection,
-    subject_hash: UUID,
+    subject_hash: UUID | None,
     accounts: Sequence[UUID],
     *,
     external_id: str | None,
@@ -193,7 +198,7 @@ async def page(db: Db, wanted: Filter, *, after: UUID | None, limit: int) -> lis
 
 
 LOCK = "SELECT state FROM gateway.connections WHERE id = $1 FOR UPDATE"
-CLOSE = "UPDATE gateway.connections SET state = 'closed', updated_at = gateway.now() WHERE id = $1"
+CLOSE = "UPDATE gateway.connections SET state = 'closed', reason = NULL, updated_at = gateway.now() WHERE id = $1"
 FORGET = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1"
 
 
@@ -236,6 +241,12 @@ async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say
         event_ids = [event_id, *(ids.uuid7(after.updated_at) for _ in names[1:])]
         await append(tx, [_event(after, name, of, said) for name, of in zip(names, event_ids, strict=True)])
     return after
+
+
+async def lock(tx: Db, connection_id: UUID) -> State | None:
+    """Let no other writer at this connection and its grants; its state, None where there is no such connection."""
+    state: State | None = await tx.fetchval(LOCK, connection_id)
+    return state
 
 
 OF = f"SELECT {COLUMNS} FROM gateway.connections c WHERE id = ANY ($1::uuid[]) ORDER BY id"  # noqa: S608 - a constant

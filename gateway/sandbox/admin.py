@@ -86,9 +86,15 @@ async def message(request: Request) -> Response:
     sandbox: Sandbox = request.app.state.sandbox
     said = await wire.document(request)
     user, text = said.get("user"), said.get("text")
-    if set(said) != {"user", "text"} or user not in USERS or not isinstance(text, str) or not text:
+    if (
+        set(said) != {"user", "text"}
+        or not isinstance(user, str)
+        or user not in USERS
+        or not isinstance(text, str)
+        or not text
+    ):
         raise Refused("invalid_request", f"The body must hold user ({', '.join(USERS)}) and text.")
-    return wire.answer(sandbox.write(str(user), text).as_json(), 201)
+    return wire.answer(sandbox.write(user, text).as_json(), 201)
 
 
 async def ping(request: Request) -> Response:

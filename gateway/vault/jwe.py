@@ -92,8 +92,8 @@ class PrivateKey:
         jwk = {"kty": "OKP", "crv": CURVE, "x": self.recipient.x, "d": _text(self.key.private_bytes_raw())}
         return orjson.dumps(jwk).decode() + "\n"
 
-    def open(self, message: str) -> tuple[dict[str, Any], bytes]:
-        """The protected header and the plaintext of one message.    Raises: NotForUs."""
+    def open(self, message: str) -> bytes:
+        """The plaintext of one message.    Raises: NotForUs."""
         parts = message.strip().split(".")
         raw = [_decoded(part) for part in parts]
         if len(parts) != 5 or any(part is None for part in raw) or parts[1]:
@@ -107,16 +107,16 @@ class PrivateKey:
             shared = self.key.exchange(X25519PublicKey.from_public_bytes(ephemeral or b""))
             if len(nonce) != NONCE_BYTES or len(tag) != TAG_BYTES:
                 raise ValueError
-            return header, AESGCM(_derived(shared)).decrypt(nonce, ciphertext + tag, parts[0].encode())
+            return AESGCM(_derived(shared)).decrypt(nonce, ciphertext + tag, parts[0].encode())
         except (ValueError, InvalidTag):
             raise NotForUs("it was changed on its way") from None
 
 
-def seal(recipient: Recipient, plaintext: bytes, more: dict[str, Any]) -> str:
-    """One message in compact form, 7-bit text without spaces. `more`: further protected header fields, in clear."""
+def seal(recipient: Recipient, plaintext: bytes) -> str:
+    """One message in compact form, 7-bit text without spaces."""
     ephemeral = X25519PrivateKey.generate()
     epk = {"kty": "OKP", "crv": CURVE, "x": _text(ephemeral.public_key().public_bytes_raw())}
-    header = {"alg": ALGORITHM, "enc": ENCRYPTION, "kid": recipient.thumbprint, "epk": epk, **more}
+    header = {"alg": ALGORITHM, "enc": ENCRYPTION, "kid": recipient.thumbprint, "epk": epk}
     head = _text(orjson.dumps(header))
     nonce = random_bytes(NONCE_BYTES)
     sealed = AESGCM(_derived(ephemeral.exchange(recipient.key))).encrypt(nonce, plaintext, head.encode())

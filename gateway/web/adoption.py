@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 import orjson
-from pydantic import AwareDatetime, Field, SecretStr, SkipValidation, StringConstraints, ValidationError
+from pydantic import AfterValidator, AwareDatetime, Field, SecretStr, SkipValidation, StringConstraints, ValidationError
 from starlette.responses import Response, StreamingResponse
 
 from gateway import ids
@@ -25,7 +25,18 @@ MOST_LINES = 1000
 MOST_BYTES = 16 * 1024 * 1024
 State = Literal["pending", "active", "suspect", "suspended", "reauth_required", "revoked", "closed"]
 
-Token = Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_TOKEN, description="sealed, never shown again")]
+
+def _printable(token: SecretStr) -> SecretStr:
+    if not token.get_secret_value().isprintable():
+        raise ValueError("must be printable: it goes into a header")
+    return token
+
+
+Token = Annotated[
+    SecretStr,
+    Field(min_length=1, max_length=LONGEST_TOKEN, description="sealed, never shown again"),
+    AfterValidator(_printable),
+]
 TokenType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,50}$")]
 Scope = Annotated[str, StringConstraints(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,500}$")]
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -74,6 +85,8 @@ class Hashes(Body):
 class Exported(Body):
     """What an export says beside what an import reads. All but the hashes is for people."""
 
+    export: str | None = None
+    line: int | None = None
     connection: str | None = None
     state: State | None = None
     reason: str | None = None
@@ -122,6 +135,8 @@ def read_line(raw: bytes) -> Line:
         return ImportLine.model_validate_json(raw).line()
     except ValidationError as error:
         found = problems.from_validation(error, "").extra["errors"][:3]
+    if found[0]["type"] == "json_invalid":
+        raise LineRefused("invalid", "it is not JSON")
     told = "; ".join(f"{one['where'].removeprefix('.')} {one['message']}".strip() for one in found)
     raise LineRefused("invalid", told)
 

@@ -17,11 +17,11 @@ from gateway.connect.store import Session as Stored
 from gateway.connections import grants
 from gateway.connections import store as connections
 from gateway.errors import Conflict, NotFound, SessionOver, WrongCode
-from gateway.integrations.profiles import PROFILE
 from gateway.regions import Region
 from gateway.service import Gateway
 from gateway.web import paging
-from gateway.web.fields import IntegrationName, Labels, TenantId, Text
+from gateway.web.connections import Grant, grant_shown
+from gateway.web.fields import IntegrationName, Labels, ProfileName, TenantId, Text
 from gateway.web.paging import Page, PageQuery
 from gateway.web.problems import invalid
 from gateway.web.routing import Answer, Body, Call, NoQuery, Route
@@ -29,7 +29,6 @@ from gateway.web.routing import Answer, Body, Call, NoQuery, Route
 SessionState = Literal["created", "opened", "returned", "completed", "failed", "expired"]
 ConnectionState = Literal["pending", "active", "suspect", "suspended", "reauth_required", "revoked", "closed"]
 ConnectionId = Annotated[str, StringConstraints(pattern=f"^{ids.CONNECTION}_[0-9a-f]{{32}}$")]
-ProfileName = Annotated[str, StringConstraints(pattern=f"^{PROFILE.pattern}$")]
 PartName = Annotated[str, StringConstraints(pattern="^[a-z_]{1,50}$")]
 PartValue = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
 
@@ -78,18 +77,6 @@ class Code(Body):
     ]
 
 
-class GrantShown(Answer):
-    """What a consent gave for one access profile."""
-
-    state: ConnectionState
-    reason: str | None
-    generation: int = Field(description="counts consents")
-    granted: list[str]
-    missing: list[str] = Field(description="required, and never granted")
-    lost: list[str] = Field(description="required, granted once, gone since")
-    optional_missing: list[str]
-
-
 class Session(Answer):
     """A link for one end user, and what became of it."""
 
@@ -101,9 +88,7 @@ class Session(Answer):
     reconnects: bool
     connection: str | None = Field(description="null until the user came back, unless it reconnects one")
     connection_state: ConnectionState | None
-    grants: dict[str, GrantShown] = Field(
-        description="by access profile; while a session is not completed: the former ones"
-    )
+    grants: dict[str, Grant] = Field(description="by access profile; while a session is not completed: the former ones")
     end_user_id: str | None
     external_id: str | None
     labels: dict[str, str]
@@ -211,7 +196,7 @@ async def _shown(gateway: Gateway, region: Region, session: Stored, url: str | N
         reconnects=session.reconnects,
         connection=None if connection is None else ids.show(ids.CONNECTION, connection.id),
         connection_state=None if connection is None else connection.state,
-        grants={grant.access_profile: GrantShown(**connections.told(grant)) for grant in held},
+        grants={grant.access_profile: grant_shown(grant) for grant in held},
         end_user_id=session.end_user_id,
         external_id=session.external_id,
         labels=dict(session.labels),

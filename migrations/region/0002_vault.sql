@@ -119,6 +119,8 @@ CREATE INDEX ON gateway.staged_tokens (tenant_id, data_key_version, session_id, 
 
 ALTER TABLE gateway.connections ADD COLUMN subject_hash uuid;   -- the account itself: a reconnect must be the same one
 ALTER TABLE gateway.connections ADD COLUMN reason text;         -- why it is in its state
+-- What became of its tokens at the provider when it ended, once no closing task is left. Null: there were none.
+ALTER TABLE gateway.connections ADD COLUMN revocation text CHECK (revocation IN ('done', 'not_needed', 'given_up'));
 
 -- Tokens of connections that ended, kept sealed while their revocation at the provider is tried (72 h at most). No API
 -- reads them.
@@ -131,6 +133,9 @@ CREATE TABLE gateway.closing_tasks (
   data_key_version integer NOT NULL,
   sealed bytea NOT NULL,              -- purpose `closing`
   parameters jsonb NOT NULL DEFAULT '{}',
+  reach_hash uuid,                    -- of whom else a revocation would reach, asked just before it is sent:
+  accounts uuid[] NOT NULL DEFAULT '{}',   -- the accounts that the connection had, where the reach is not known
+  subject_hash uuid,                  -- and the account, of which a new consent may be under way
   due_at timestamptz NOT NULL,
   until timestamptz NOT NULL,
   tries integer NOT NULL DEFAULT 0,
@@ -140,6 +145,7 @@ CREATE TABLE gateway.closing_tasks (
   FOREIGN KEY (tenant_id, data_key_version) REFERENCES gateway.data_keys (tenant_id, version)
 );
 CREATE INDEX ON gateway.closing_tasks (due_at);
+CREATE INDEX ON gateway.closing_tasks (connection_id);
 CREATE INDEX ON gateway.closing_tasks (tenant_id, data_key_version, id);
 
 -- Who was given what, one row a read, written by the statement that checks the fence (PROTOCOLS 10). Append-only; the
@@ -157,13 +163,16 @@ CREATE TABLE gateway.audit (
 CREATE INDEX audit_at ON gateway.audit USING brin (at);
 
 -- Rotation of keys, one row for each kind under way or done last: resumable, and its progress readable from anywhere.
+-- Whoever takes a step moves `touched_at`; one that stands still is taken up by a process that serves.
 CREATE TABLE gateway.key_rotations (
   kind text PRIMARY KEY CHECK (kind IN ('wrap', 'data')),
   target integer NOT NULL,            -- the region key's version that everything is wrapped under in the end
-  began_at timestamptz NOT NULL,
+  began_at timestamptz NOT NULL,      -- also which rotation this is: a step of an older one changes nothing
+  touched_at timestamptz NOT NULL,
   ended_at timestamptz,
   total bigint NOT NULL,
   done bigint NOT NULL DEFAULT 0,
+  broken bigint NOT NULL DEFAULT 0,   -- what did not open in the last round, and was left as it is
   position jsonb NOT NULL DEFAULT '{}'
 );
 

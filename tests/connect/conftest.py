@@ -80,7 +80,9 @@ class Town:
             answer = await browser.get(await self.provider.consent(answer.headers["location"], **how))
         return answer
 
-    async def connect(self, browser: Browser | None = None, *, consent: dict[str, Any] | None = None, **more: Any) -> Any:
+    async def connect(
+        self, browser: Browser | None = None, *, consent: dict[str, Any] | None = None, **more: Any
+    ) -> Any:
         """A completed session."""
         made = await self.ask(**more)
         told = query_of(await self.consent(made, browser, **(consent or {})))
@@ -97,21 +99,28 @@ class Town:
         """The token in the vault."""
         region = self.gateway.regions.home
         row = await region.database.fetchrow(
-            "SELECT * FROM gateway.tokens WHERE connection_id = $1 AND access_profile = $2", grant.connection_id, grant.access_profile
+            "SELECT * FROM gateway.tokens WHERE connection_id = $1 AND access_profile = $2",
+            grant.connection_id,
+            grant.access_profile,
         )
         assert row is not None
-        place = Place(region.name, "acme", grant.connection_id, grant.access_profile, grant.generation, grant.token_version)
+        place = Place(
+            region.name, "acme", grant.connection_id, grant.access_profile, grant.generation, grant.token_version
+        )
         purpose = "access_token" if column == "access" else "refresh_token"
         return await region.tokens.open(place, purpose, row["data_key_version"], row[f"sealed_{column}"])  # type: ignore[arg-type]
 
     async def events(self) -> list[Any]:
         """What the stream says of connections: (name, data)."""
         page = (await self.api("GET", "/v1/events?type=posthouse.connection&limit=200")).json()
-        return [(entry["event"]["type"].removeprefix("posthouse.connection."), entry["event"]["data"]) for entry in page["items"]]
+        return [
+            (entry["event"]["type"].removeprefix("posthouse.connection."), entry["event"]["data"])
+            for entry in page["items"]
+        ]
 
     async def count(self, table: str) -> int:
         """Rows of a table of the region."""
-        return int(await self.gateway.regions.home.database.fetchval(f"SELECT count(*) FROM gateway.{table}"))
+        return int(await self.gateway.regions.home.database.fetchval(f"SELECT count(*) FROM gateway.{table}"))  # noqa: S608
 
     async def pass_s(self, seconds: float) -> None:
         """Let the region's clock go forward."""
@@ -133,7 +142,10 @@ async def open_town(settings: Settings, clock: Clock) -> AsyncIterator[Callable[
     towns: list[Town] = []
     redirects = [f"{url}/oauth/callback/{name}" for name in ("sandbox", "other")]
     try:
-        async with served(gateway) as api, fake_provider(clock, redirect_uris=redirects) as provider:
+        async with (
+            served(gateway) as api,
+            fake_provider(clock, redirect_uris=redirects, webhook_url=f"{url}/hooks/sandbox") as provider,
+        ):
 
             async def opened() -> Town:
                 towns.append(Town(gateway, api, provider))
@@ -162,7 +174,8 @@ async def declare(town: Town, name: str, **more: Any) -> None:
     client = town.provider.client
     body = {
         "name": name, "provider": "sandbox", "client_id": client.id, "client_secrets": [client.secret],
-        "settings": {"base_url": town.provider.base_url}, "access_profiles": PROFILES, "return_urls": [BACK], **more,
+        "settings": {"base_url": town.provider.base_url}, "access_profiles": PROFILES, "return_urls": [BACK],
+        "signing_secrets": [client.webhook_secret], **more,
     }  # fmt: skip
     answer = await town.api("POST", "/v1/integrations", body)
     assert answer.status_code == 201, answer.text

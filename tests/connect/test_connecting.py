@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.connect import sweep
-from tests.connect.browser import heading, query_of
+from tests.connect.browser import query_of
 from tests.connect.conftest import Town
 
 
@@ -26,10 +25,17 @@ async def test_an_account_is_connected_and_its_tokens_lie_in_the_vault(town: Tow
     access = await town.token(grant)
     assert access in town.provider.sandbox.tokens
     assert await town.token(grant, "refresh") != access
+    read = await town.api("GET", f"/v1/connections/{done['connection']}/token")
+    assert (read.status_code, read.json()["access_token"]) == (200, access)
     assert await town.count("staged_tokens") == 0
     [(name, data)] = await town.events()
     assert name == "active"
-    assert (data["external_id"], data["end_user_id"], data["labels"], data["cause"]) == ("e-1", "u-1", {"a": "b"}, "connect")
+    assert (data["external_id"], data["end_user_id"], data["labels"], data["cause"]) == (
+        "e-1",
+        "u-1",
+        {"a": "b"},
+        "connect",
+    )
     assert data["access_profiles"]["reader"]["granted"] == ["contacts.read", "messages.read", "profile"]
     listed = (await town.api("GET", f"/v1/connections/{done['connection']}")).json()
     assert (listed["external_id"], listed["account_count"]) == ("e-1", 1)

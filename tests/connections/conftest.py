@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway import cli
 from gateway.clock import Clock
 from gateway.service import Gateway
 from gateway.settings import Settings
+from gateway.vault.keyring import Keyring
 from tests.connections.toy import Toy, serving
 from tests.web.conftest import Api, lines, served
 
@@ -48,3 +53,17 @@ async def api(gateway: Gateway, toy: Toy) -> AsyncIterator[Api]:
         answer = await made("POST", "/v1/integrations", asked)
         assert answer.status_code == 201, answer.text
         yield made
+
+
+@pytest.fixture
+def command(dsn: str, keyring: Keyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`posthouse …` on this test's database."""
+    for name, value in (
+        ("DATABASE_URL", dsn), ("KEYRING", keyring.to_json()), ("HOME", str(tmp_path)), ("OUTBOUND_ALLOW", "127.0.0.0/8")
+    ):  # fmt: skip
+        monkeypatch.setenv(f"POSTHOUSE_{name}", value)
+
+    async def run(*arguments: object) -> int:
+        return await asyncio.to_thread(cli.run, [str(argument) for argument in arguments])
+
+    return run

@@ -8,8 +8,6 @@ from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import Any
 
-import pytest
-
 from gateway import ids
 from gateway.connections import grants
 from gateway.connections.grants import Grant, may_refresh
@@ -66,10 +64,8 @@ async def grant_of(api: Api, connection: str, profile: str = "reader") -> Grant:
 
 async def events(api: Api) -> list[tuple[str, Any]]:
     """What the stream says of connections: type and data."""
-    page = (await api("GET", "/v1/events", params={"limit": 200})).json()
-    return [
-        (one["event"]["type"].removeprefix("posthouse.connection."), one["event"]["data"]) for one in page["events"]
-    ]
+    page = (await api("GET", "/v1/events", params={"limit": 200, "after": "earliest"})).json()
+    return [(one["event"]["type"].removeprefix("posthouse.connection."), one["event"]["data"]) for one in page["items"]]
 
 
 async def count(api: Api, table: str) -> int:
@@ -147,40 +143,41 @@ async def test_held_until_activated(api: Api) -> None:
     assert not may_refresh(await grant_of(api, other["connection"]))
 
 
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
-        (line(tenant="nobody"), "unknown_tenant"),
-        (line(integration="nothing"), "unknown_integration"),
-        (line(access_profiles={"admin": {"access_token": "a"}}), "unknown_access_profile"),
-        (line(access_profiles={}), "invalid"),
-        (line(surprise=1), "invalid"),
-        (line(external_id="nul \0"), "invalid"),
-        (line(end_user_id=5), "invalid"),
-        ("no object", "invalid"),
-        ({}, "invalid"),
-        (with_tokens(expires_at="tomorrow"), "invalid"),
-        (with_tokens(access_token="line\nbreak"), "invalid"),
-        (with_tokens(refresh_token=""), "invalid"),
-        (with_tokens(access_token=None, refresh_token=None), "no_token"),
-        (with_tokens(expires_at=None), "expires_at_missing"),
-        (with_tokens(refresh_token=None), "unrefreshable"),
-        (with_tokens(refresh_token=None, expires_at=LONG_AGO), "unrefreshable"),
-        (with_tokens(refresh_expires_at=LONG_AGO), "unrefreshable"),
-        (with_tokens(kind="installation"), "unknown_kind"),
-    ],
-)
-async def test_a_bad_line_is_refused_alone_and_whole(api: Api, bad: Any, reason: str) -> None:
+BAD: list[tuple[Any, str]] = [
+    (line(tenant="nobody"), "unknown_tenant"),
+    (line(integration="nothing"), "unknown_integration"),
+    (line(access_profiles={"admin": {"access_token": "a"}}), "unknown_access_profile"),
+    (line(access_profiles={}), "invalid"),
+    (line(surprise=1), "invalid"),
+    (line(external_id="bell \a"), "invalid"),
+    (line(end_user_id=5), "invalid"),
+    ("no object", "invalid"),
+    ({}, "invalid"),
+    (with_tokens(expires_at="tomorrow"), "invalid"),
+    (with_tokens(access_token="line\nbreak"), "invalid"),
+    (with_tokens(refresh_token=""), "invalid"),
+    (with_tokens(access_token=None, refresh_token=None), "no_token"),
+    (with_tokens(expires_at=None), "expires_at_missing"),
+    (with_tokens(refresh_token=None), "unrefreshable"),
+    (with_tokens(refresh_token=None, expires_at=LONG_AGO), "unrefreshable"),
+    (with_tokens(refresh_expires_at=LONG_AGO), "unrefreshable"),
+    (with_tokens(kind="installation"), "unknown_kind"),
+]
+
+
+async def test_a_bad_line_is_refused_alone_and_whole(api: Api) -> None:
     """With a stable reason and without a word of what it said; its neighbours come in, and it leaves nothing behind."""
-    answer = await api("POST", "/v1/connections/import", {"connections": [line(3), bad, line(5)]})
-    assert answer.status_code == 200, answer.text
-    results = answer.json()["results"]
-    assert [one["result"] for one in results] == ["imported", "refused", "imported"]
-    assert results[1]["reason"] == reason
-    assert results[1]["detail"]
-    for secret in ("access-1", "refresh-1", "line\\nbreak"):
-        assert secret not in answer.text
-    assert await count(api, "connections") == await count(api, "grants") == await count(api, "tokens") == 2
+    for place, (bad, reason) in enumerate(BAD):
+        answer = await api("POST", "/v1/connections/import", {"connections": [line(10 + place), bad, line(50 + place)]})
+        assert answer.status_code == 200, answer.text
+        results = answer.json()["results"]
+        assert [one["result"] for one in results] == ["imported", "refused", "imported"], (bad, results)
+        assert results[1]["reason"] == reason, (bad, results)
+        assert results[1]["detail"]
+        for secret in ("access-1", "refresh-1", "line\\nbreak"):
+            assert secret not in answer.text
+    made = 2 * len(BAD)
+    assert (await count(api, "connections"), await count(api, "grants"), await count(api, "tokens")) == (made,) * 3
 
 
 async def test_what_nothing_can_refresh_is_marked_where_that_is_allowed(api: Api) -> None:

@@ -93,6 +93,10 @@ def map_body(context: Any, body: Any) -> Any:
         mapped["secret"] = f"a secret of decent length {turn}"
     elif path.endswith("/commit"):
         mapped["partitions"] = KNOWN["leased"][: 1 + turn % 5]
+    elif path == "/v1/connect/sessions":
+        mapped = {"tenant": KNOWN["tenant_id"][turn % 3], "integration": "sandbox", "access_profiles": ["reader"]}
+    elif path.endswith("/complete"):
+        mapped = {"code": KNOWN["code"]}
     elif path.endswith("/signals"):
         mapped = {**mapped, "access_profile": "reader", "token_version": 1}
     elif path == "/v1/keys":

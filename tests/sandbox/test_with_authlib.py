@@ -155,9 +155,10 @@ async def test_a_code_is_for_its_verifier_its_uri_its_client_and_its_minute(
     client, verifier = platform(), generate_token(48)
     stranger = provider.sandbox.register("Another", [CALLBACK, CALLBACK + "/2"])
     endpoint = f"{provider.base_url}/oauth/token"
-    for wrong in (
+    cases: tuple[dict[str, Any], ...] = (
         {"code_verifier": generate_token(48)}, {"code_verifier": None}, {"redirect_uri": CALLBACK + "/2"}, {"late": 60},
-    ):  # fmt: skip
+    )  # fmt: skip
+    for wrong in cases:
         url, _ = client.create_authorization_url(f"{provider.base_url}/oauth/authorize", code_verifier=verifier)
         code = parse_qs(urlsplit(await provider.consent(url)).query)["code"][0]
         clock.move(wrong.pop("late", 0))
