@@ -99,7 +99,8 @@ async def insert(tx: Db, new: Sequence[tuple[UUID, Ready]]) -> int:
     """Make connections, `pending` until their grants are folded; how many. Fewer: another writer was first."""
     if not new:
         return 0
-    return len(await tx.fetch(INSERT, _json([_described(id, line) for id, line in new])))
+    ordered = sorted(new, key=lambda each: each[1].key)  # two imports at once wait for each other in one direction only
+    return len(await tx.fetch(INSERT, _json([_described(id, line) for id, line in ordered])))
 
 
 UPDATE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from datetime import UTC, datetime, timedelta
@@ -151,6 +152,7 @@ BAD: list[tuple[Any, str]] = [
     (line(surprise=1), "invalid"),
     (line(external_id="bell \a"), "invalid"),
     (line(end_user_id=5), "invalid"),
+    (line(end_user_id=2**70), "invalid"),
     ("no object", "invalid"),
     ({}, "invalid"),
     (with_tokens(expires_at="tomorrow"), "invalid"),
@@ -210,6 +212,14 @@ async def test_a_key_without_the_right_may_not(api: Api) -> None:
         key = await api.key(role)
         for path in ("import", "export", "activate", "hold"):
             problem(await api("POST", f"/v1/connections/{path}", {}, key=key), 403, "forbidden")
+
+
+async def test_two_imports_of_the_same_lines_at_once(api: Api) -> None:
+    """In whatever order: each connection is made once, and nobody is refused for the other's sake."""
+    lines = [line(n) for n in range(60)]
+    first, second = await asyncio.gather(brought(api, *lines), brought(api, *reversed(lines)))
+    assert sorted(one["result"] for one in (*first, *second)) == ["imported"] * 60 + ["unchanged"] * 60
+    assert await count(api, "connections") == await count(api, "tokens") == len(await events(api)) == 60
 
 
 async def test_a_thousand_lines_in_a_few_seconds(api: Api) -> None:

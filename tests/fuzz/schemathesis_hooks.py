@@ -17,6 +17,7 @@ import schemathesis
 Part = Literal["path", "query", "body"]
 KNOWN: dict[str, Any] = json.loads(os.environ.get("KNOWN", "{}"))
 GET_BY = {"tenant": "tenant_id", "connection": "connection_id", "integration": "integration"}  # parameters of a query
+RECIPIENT = "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"  # a public key: https://www.rfc-editor.org/rfc/rfc7748 section 6.1
 LEFT_ALONE: dict[Part, int] = {"path": 1, "query": 2, "body": 3}  # in which of four requests
 
 _asked: Counter[tuple[str, Part]] = Counter()
@@ -87,6 +88,10 @@ def map_body(context: Any, body: Any) -> Any:
         mapped["secret"] = f"a secret of decent length {turn}"
     elif path.endswith("/commit"):
         mapped["partitions"] = KNOWN["leased"][: 1 + turn % 5]
+    elif path in ("/v1/connections/activate", "/v1/connections/hold"):
+        mapped = {"tenant": KNOWN["tenant_id"][turn % len(KNOWN["tenant_id"])]}
+    elif path == "/v1/connections/export":
+        mapped["recipient"] = RECIPIENT
     elif path == "/v1/keys":
         mapped = {"name": "made", "role": "consumer"}
     return mapped
