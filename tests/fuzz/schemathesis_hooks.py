@@ -18,6 +18,13 @@ Part = Literal["path", "query", "body"]
 KNOWN: dict[str, Any] = json.loads(os.environ.get("KNOWN", "{}"))
 GET_BY = {"tenant": "tenant_id", "connection": "connection_id", "integration": "integration"}  # parameters of a query
 RECIPIENT = "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"  # a public key: https://www.rfc-editor.org/rfc/rfc7748 section 6.1
+# Parameters of a query, and fields of a body.
+GET_BY = {
+    "tenant": "tenant_id",
+    "connection": "connection_id",
+    "integration": "integration",
+    "access_profile": "access_profile",
+}
 LEFT_ALONE: dict[Part, int] = {"path": 1, "query": 2, "body": 3}  # in which of four requests
 
 _asked: Counter[tuple[str, Part]] = Counter()
@@ -92,6 +99,8 @@ def map_body(context: Any, body: Any) -> Any:
         mapped = {"tenant": KNOWN["tenant_id"][turn % len(KNOWN["tenant_id"])]}
     elif path == "/v1/connections/export":
         mapped["recipient"] = RECIPIENT
+    elif path.endswith("/signals"):
+        mapped = {**mapped, "access_profile": "reader", "token_version": 1}
     elif path == "/v1/keys":
         mapped = {"name": "made", "role": "consumer"}
     return mapped

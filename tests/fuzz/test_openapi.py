@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
+from gateway import ids
 from gateway.web.app import ROUTES
 from gateway.web.routing import Route
 from tests.flows.house import House, declare, metric
+from tests.tokens.making import granted
 from tests.web.conftest import Api, served
 
 REPOSITORY = Path(__file__).parents[2]
@@ -46,6 +48,9 @@ async def furnish(api: Api, house: House) -> dict[str, Any]:
         await api("PUT", f"/v1/tenants/{tenant}", {"labels": {"plan": "x"}})
         asked: dict[str, Any] = {"tenant": tenant, "integration": "github", "accounts": [f"installation:{number}"]}
         connections.append((await api("POST", "/v1/connections", asked)).json()["id"])
+        known = ids.parse(ids.CONNECTION, connections[-1])
+        assert known is not None
+        await granted(house.gateway.regions.home, known, tenant)
         asked = {"integration": "github", "generate_secret": True, "state": ("live", "confirming")[number % 2]}
         endpoints.append((await api("POST", "/v1/endpoints", asked)).json()["id"])
         keys.append((await api("POST", "/v1/keys", {"name": f"key {number}"})).json()["id"])
@@ -63,7 +68,7 @@ async def furnish(api: Api, house: House) -> dict[str, Any]:
     return {
         "tenant_id": TENANTS, "connection_id": connections, "endpoint_id": endpoints, "key_id": keys, "name": ["spare", "one", "two"],
         "integration": [f"gh-{number}" for number in range(18)], "cursor": ["earliest", "latest", end],
-        "leases": "mine", "leased": [{"partition": p["partition"], "fence": p["fence"], "cursor": end} for p in lease["partitions"]],
+        "access_profile": ["reader"], "leases": "mine", "leased": [{"partition": p["partition"], "fence": p["fence"], "cursor": end} for p in lease["partitions"]],
     }  # fmt: skip
 
 

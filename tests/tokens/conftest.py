@@ -43,7 +43,11 @@ class Account:
         return answer.json()
 
     async def grant(self, profile: str = "reader") -> Grant:
-        [found] = [g for g in await grants.of(self.town.gateway.regions.home.database, [self.id]) if g.access_profile == profile]
+        [found] = [
+            g
+            for g in await grants.of(self.town.gateway.regions.home.database, [self.id])
+            if g.access_profile == profile
+        ]
         return found
 
     async def move(self, state: State, reason: str | None = None, profile: str = "reader") -> None:

@@ -11,6 +11,7 @@ import pytest
 from gateway import ids
 from gateway.connections.states import State
 from tests.connect.conftest import Town
+from tests.fakes.misbehaving import changed
 from tests.tokens.conftest import Account, connected
 from tests.web.conftest import problem
 
@@ -128,7 +129,12 @@ async def test_a_connection_shows_its_grants(account: Account) -> None:
     assert (shown["state"], shown["reason"]) == ("suspect", "a_reason")
     grant = shown["access_profiles"]["reader"]
     assert grant["scopes"]["granted"] == ["contacts.read", "messages.read", "profile"]
-    assert (grant["state"], grant["reason"], grant["generation"], grant["token_version"]) == ("suspect", "a_reason", 1, 1)
+    assert (grant["state"], grant["reason"], grant["generation"], grant["token_version"]) == (
+        "suspect",
+        "a_reason",
+        1,
+        1,
+    )
     assert (grant["held"], grant["refreshable"], grant["kind"]) == (False, True, "code")
     [listed] = (await account.town.api("GET", "/v1/connections")).json()["items"]
     assert listed == shown
@@ -137,8 +143,6 @@ async def test_a_connection_shows_its_grants(account: Account) -> None:
 @pytest.mark.parametrize("how", ["token_type", "scopes"])
 async def test_what_a_provider_sends_beside_the_token_cannot_spoil_it(town: Town, how: str) -> None:
     """Texts that a database cannot hold are left out; the rotated token is kept."""
-    from tests.fakes.misbehaving import changed
-
     account = await connected(town)
     odd = {"token_type": "be\0arer"} if how == "token_type" else {"scope": "profile messages.read contacts.read od\0d"}
     town.provider.misbehave("refresh_token", changed(**odd))
