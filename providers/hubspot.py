@@ -146,7 +146,10 @@ async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Iden
 async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
     """The refresh token is what can be revoked; access tokens last for half an hour at the most."""
     if tokens.refresh_token is not None:
-        await oauth_calls.revoke(http, OAUTH, app, replace(tokens, access_token=""))
+        response = await http.send(oauth.revoke_request(OAUTH, app, tokens.refresh_token, "refresh_token"))
+        refused = classify(response)
+        if refused is not None and not isinstance(refused, GrantEnded):
+            raise refused
 
 
 async def probe(http: Http, app: App, tokens: TokenSet) -> None:

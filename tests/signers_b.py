@@ -351,14 +351,14 @@ SIGNERS: dict[str, Signer] = {
     ),
     "sandbox": Signer(
         provider="sandbox",
-        secrets=(_whsec("new"), _whsec("old"), _whsec("other")),
+        secrets=(_whsec("sandbox-new"), _whsec("sandbox-old"), _whsec("sandbox-other")),
         bodies=(sandbox_event(), sandbox_event(type="grant.revoked", data={})),
         headers=standard,
         settings=SANDBOX_SETTINGS,
     ),
     "generic-oauth2": Signer(
         provider="generic-oauth2",
-        secrets=(_whsec("new"), _whsec("old"), _whsec("other")),
+        secrets=(_whsec("generic-new"), _whsec("generic-old"), _whsec("generic-other")),
         bodies=(generic_event(),),
         headers=standard,
         settings=GENERIC_SETTINGS,

@@ -397,6 +397,24 @@ async def test_a_hanging_server_costs_the_deadline_and_no_more(outbound: Outboun
     release.set()
 
 
+async def test_past_its_deadline_a_call_does_not_begin(outbound: Outbound, server: Server) -> None:
+    """Looked at just before the first byte (PROTOCOLS 5): a timer alone fires too late where the loop was held up."""
+    assert (await get(outbound, server.base + "/1")).status == 200  # its connection is kept, and is there at once
+    with pytest.raises(Unreachable) as error:
+        await get(outbound, server.base + "/2", deadline_s=0)
+    assert error.value.code in NEVER_SENT
+    assert (await get(outbound, server.base + "/3")).status == 200
+    assert [request.path for request in server.heard] == ["/1", "/3"]
+
+
+async def test_after_the_end_nothing_is_called(outbound: Outbound, server: Server) -> None:
+    """And no session is opened that nobody would close."""
+    await outbound.close()
+    with pytest.raises(Unreachable, match="closed"):
+        await get(outbound, server.base + "/")
+    assert server.heard == []
+
+
 async def test_a_name_server_that_hangs_costs_the_deadline_and_nothing_was_sent(clock: FakeClock) -> None:
     """Both bounds: of the connection, and of the whole."""
 
@@ -560,8 +578,9 @@ def facts(**more: object) -> OAuthFacts:
          set(), {"git.corp.example"}),
         ({"token_url": "https://{host}/token", "user_parts": {"host": "[a-z.]+"}}, {"host": "git.corp.example"},
          {"host": "git.corp.example"}, {"git.corp.example"}, set()),
-        # what a session says never counts as the setting of the same name
-        ({"token_url": "https://{host}/token"}, {"host": "git.corp.example"}, {"host": "evil.example"}, set(), {"evil.example"}),
+        ({"token_url": "https://{shop}.{region}.myposty.example/token", "api_base": "https://x.{region}.posty.example:8443"},
+         {"region": "eu"}, {"region": "eu", "shop": "blue"}, {"*.eu.myposty.example", "x.eu.posty.example:8443"}, set()),
+        ({"token_url": "https://x.{region}.posty.example/token"}, {}, {"region": "eu"}, {"x.*.posty.example"}, set()),
         ({"token_url": "https://x{host}.example/token"}, {}, {"host": "y"}, set(), {"xy.example"}),
         ({"token_url": "https://{host}.example/token"}, {}, {"host": "y"}, set(), {"y.example"}),
         # a part in the path decides no host; one that is missing leaves its URL out
@@ -575,6 +594,12 @@ def test_which_hosts_an_integration_may_call(
     """From facts, settings and what a session chose."""
     app = App(client_id="id", client_secret="hunter2", settings=settings, parts=parts)
     assert hosts_of(facts(**told), app) == Hosts(frozenset(fixed), frozenset(chosen))
+
+
+def test_what_a_session_says_never_counts_as_the_setting_of_the_same_name() -> None:
+    """Whichever of the two would be called: no secret goes there."""
+    app = App(client_id="id", client_secret="s", settings={"host": "git.example"}, parts={"host": "evil.example"})
+    assert hosts_of(facts(token_url="https://{host}/token"), app).fixed == frozenset()
 
 
 async def test_an_integrations_way_out(outbound: Outbound, server: Server) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from gateway import exchange, ids, tenants
 from gateway.catalog import Integration
-from gateway.connect import store, tokens, wishes
+from gateway.connect import secrets, store, wishes
 from gateway.connect.store import NewSession, Session
 from gateway.connect.wishes import Wish
 from gateway.connections import grants
@@ -130,12 +130,12 @@ async def _make(
 ) -> Made:  # fmt: skip
     if wanted.return_url is not None and not returns_to(wanted.return_url, integration.return_urls):
         raise invalid("return_url", "is not one of the integration's return_urls (only its query may differ)")
-    link = tokens.fresh()
+    link = secrets.fresh()
     new = NewSession(
         id=session_id, tenant_id=connection.tenant_id, integration_id=integration.id, connection_id=connection.id,
         reconnects=reconnects, end_user_id=connection.end_user_id, external_id=connection.external_id,
         labels=connection.labels, profiles=profiles, parameters=parameters, return_url=wanted.return_url,
-        allow_account_switch=wanted.allow_account_switch, link_hash=tokens.hashed(region.keyring, "link", link),
+        allow_account_switch=wanted.allow_account_switch, link_hash=secrets.hashed(region.keyring, "link", link),
         created_by=created_by, ttl_s=wanted.ttl_s,
     )  # fmt: skip
     session = await store.create(region.database, new)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl
 
 from gateway import exchange, ids
-from gateway.connect import accounts, parties, staging, store, tokens, wishes
+from gateway.connect import accounts, parties, secrets, staging, store, wishes
 from gateway.connect.accounts import Known
 from gateway.connect.flow import Flow, Found, back, count, is_of, title
 from gateway.connect.outcomes import Outcome, Redirect, Told
 from gateway.connect.parties import Party
+from gateway.connect.secrets import Proof
 from gateway.connect.staging import Brought
 from gateway.connect.store import Session
-from gateway.connect.tokens import Proof
 from gateway.connections import grants
 from gateway.connections import store as connections
 from gateway.database import Db
@@ -52,7 +52,7 @@ def read(query: bytes) -> Returned | None:
     if len(said) != len(pairs) and any(sum(name == key for key, _ in pairs) > 1 for name in ONCE):
         return None
     state, code, error = said.pop("state", ""), said.pop("code", None), said.get("error")
-    if not tokens.is_one(state) or (code is not None and not 0 < len(code) <= LONGEST_CODE):
+    if not secrets.is_one(state) or (code is not None and not 0 < len(code) <= LONGEST_CODE):
         return None
     return Returned(state, code, error, said.get("iss"), said)
 
@@ -106,7 +106,7 @@ class Callback:
         region, session = found.region, found.session
         assert session.browser_hash is not None
         sealed = await store.claim(
-            region.database, state_hash=tokens.hashed(region.keyring, "state", state), browser_hash=session.browser_hash,
+            region.database, state_hash=secrets.hashed(region.keyring, "state", state), browser_hash=session.browser_hash,
             integration_id=session.integration_id,
         )  # fmt: skip
         try:
@@ -145,7 +145,7 @@ class Callback:
         left = session.asked[len(profiles) :]
         missing = () if left else await _missing(found, gathered)
         sealed = await staging.seal(region, session, gathered)
-        code = tokens.fresh()
+        code = secrets.fresh()
         async with region.database.transaction() as tx:
             now = await store.lock(tx, session.id)
             if now is None or now.state != "opened" or now.asked != session.asked:
@@ -236,7 +236,7 @@ async def _returned(tx: Db, found: Found, outcome: str, code: str) -> None:
             external_id=None, end_user_id=session.end_user_id, labels=session.labels, accounts=(),
         )  # fmt: skip
         await connections.expect(tx, new)
-    await store.returned(tx, session.id, outcome, tokens.hashed(found.region.keyring, "code", code), COMPLETE_S)
+    await store.returned(tx, session.id, outcome, secrets.hashed(found.region.keyring, "code", code), COMPLETE_S)
 
 
 def _end(found: Found, code: str, missing: tuple[str, ...]) -> Outcome:

@@ -15,7 +15,8 @@ from uuid import UUID
 
 import structlog
 
-from gateway.connect import accounts, staging, store, tokens
+from gateway import ids
+from gateway.connect import accounts, secrets, staging, store
 from gateway.connect.flow import count
 from gateway.connect.staging import Brought
 from gateway.connect.store import Session
@@ -74,16 +75,11 @@ class Completion:
         for _ in range(TRIES):
             placed, paths = await self._placed(region, session)
             await self._hint(region, session, placed)
-            try:
-                async with region.database.transaction() as tx:
-                    done = await self._move(tx, session, placed, event_id)
-            except BaseException:
-                await region.tokens.discard(paths)
-                raise
+            async with region.database.transaction() as tx:  # if its answer is lost, it may have happened all the same
+                done = await self._move(tx, session, placed, event_id)
             if done is not None:
-                self._count(done)
                 return done
-            await region.tokens.discard(paths)
+            await region.tokens.discard(paths)  # never named by a row
         raise Conflict("The connection is being changed by others at this moment. Try again.")
 
     async def _checked(self, region: Region, session_id: UUID, code: str) -> Session:
@@ -93,9 +89,8 @@ class Completion:
             if session is None:
                 raise NotFound("There is no such session.")
             if session.state not in ("returned", "completed") or (session.state == "returned" and session.over):
-                why = "expired" if session.over else session.state
-                raise SessionOver("The session is not waiting for a code.", state=why, outcome=session.outcome)
-            right = tokens.is_one(code) and session.code_hash == tokens.hashed(region.keyring, "code", code)
+                raise _over(session)
+            right = secrets.is_one(code) and session.code_hash == secrets.hashed(region.keyring, "code", code)
             if not right and session.state == "returned" and await store.guessed(tx, session.id) >= MOST_GUESSES:
                 await store.fail(tx, session, "wrong_code", None)
         if not right:
@@ -127,8 +122,10 @@ class Completion:
     async def _move(self, tx: Db, session: Session, placed: Sequence[Placed], event_id: UUID) -> Session | None:
         """All of it, or None: the grants are no longer those that the tokens were sealed for."""
         now = await store.lock(tx, session.id)
-        if now is None or now.state != "returned":
-            return now  # another call with the same code was first
+        if now is None or now.state not in ("returned", "completed"):
+            raise _over(now)
+        if now.state == "completed":  # another call with the same code was first
+            return now
         assert now.subject_hash is not None
         if await grants.lock(tx, session.connection_id) in (None, "closed"):
             raise Conflict("The connection was closed meanwhile.")
@@ -141,6 +138,7 @@ class Completion:
         )
         if not same and not session.allow_account_switch:
             raise Conflict("The connection belongs to another account by now.")
+        await _refuse_twin(tx, session, connection)
         for one in placed:
             await _put(tx, session, one)
         if not same:
@@ -151,14 +149,24 @@ class Completion:
         outcome = "scopes_missing" if any(one.ledger.reason for one in placed) else "connected"
         await store.complete(tx, session.id, outcome)
         done = await store.find(tx, session.id)
+        self._count(done)
         await _say(tx, connection, event_id, placed)
         return done
 
-    def _count(self, session: Session) -> None:
+    def _count(self, session: Session | None) -> None:
+        assert session is not None
         integration = self._gateway.catalog.integration_by_id(session.integration_id)
         if integration is not None and session.outcome is not None:
             count(integration, session.outcome)
             log.info("connect.completed", integration=integration.name, outcome=session.outcome)
+
+
+def _over(session: Session | None) -> SessionOver:
+    """How it stands, which is not as one that waits for its code."""
+    if session is None:
+        return SessionOver("The session is gone.", state="expired", outcome=None)
+    state = "expired" if session.over and session.state in store.OPEN else session.state
+    return SessionOver("The session is not waiting for a code.", state=state, outcome=session.outcome)
 
 
 async def _sealed(region: Region, session: Session, aimed: Placed) -> Placed:
@@ -174,6 +182,19 @@ async def _sealed(region: Region, session: Session, aimed: Placed) -> Placed:
         refresh_expires_in_s=one.refresh_expires_in_s,
     )
     return Placed(one, aimed.ledger, aimed.before, new)
+
+
+async def _refuse_twin(tx: Db, session: Session, connection: Connection) -> None:
+    """Two links with one external id: the first to be completed has it.    Raises: Conflict."""
+    if session.external_id is None or connection.external_id == session.external_id:
+        return
+    new = connections.NewConnection(
+        id=connection.id, tenant_id=connection.tenant_id, integration_id=connection.integration_id,
+        external_id=session.external_id, end_user_id=None, labels={}, accounts=(),
+    )  # fmt: skip
+    if (twin := await connections.twin(tx, new)) is not None:
+        told = ids.show(ids.CONNECTION, twin)
+        raise Conflict("Another connection has got that external_id meanwhile: reconnect that one.", connection=told)
 
 
 def _moved(before: Grant | None, now: Grant | None) -> bool:

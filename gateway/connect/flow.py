@@ -18,11 +18,11 @@ import structlog
 
 from gateway import exchange, ids, metrics
 from gateway.catalog import Integration
-from gateway.connect import parties, store, tokens, wishes
+from gateway.connect import parties, secrets, store, wishes
 from gateway.connect.outcomes import Kind, Offer, Outcome, Redirect, Told
 from gateway.connect.parties import Party
+from gateway.connect.secrets import Proof
 from gateway.connect.store import Session
-from gateway.connect.tokens import Proof
 from gateway.integrations.profiles import returns_to
 from gateway.regions import Region
 from gateway.service import Gateway
@@ -81,8 +81,8 @@ class Flow:
         bound = session.state == "opened"
         if (bound or session_id is not None) and not is_of(found, browser):
             return Told(kind="used")
-        browser = browser if browser is not None and tokens.is_one(browser) else tokens.fresh()
-        going = await self._send_off(found, tokens.hashed(keyring, "browser", browser))
+        browser = browser if browser is not None and secrets.is_one(browser) else secrets.fresh()
+        going = await self._send_off(found, secrets.hashed(keyring, "browser", browser))
         if isinstance(going, Redirect):
             if not bound:
                 count(found.integration, "opened")
@@ -92,14 +92,14 @@ class Flow:
     async def _send_off(self, found: Found, browser_hash: bytes) -> Outcome:
         """To the provider, for the next consent."""
         session, region = found.session, found.region
-        state, proof = tokens.fresh(), Proof.fresh()
+        state, proof = secrets.fresh(), Proof.fresh()
         try:
             party = parties.party(self.gateway, found.integration, session.parameters)
             url = party.authorize_url(_asked(party, session, state, proof))
         except ProviderError as error:
             return await self.stopped(found, "misconfigured", error.code)
         begun = await store.begin(
-            region.database, session.id, browser_hash=browser_hash, state_hash=tokens.hashed(region.keyring, "state", state),
+            region.database, session.id, browser_hash=browser_hash, state_hash=secrets.hashed(region.keyring, "state", state),
             sealed_proof=proof.sealed(region.keyring, region.name, session.id), ttl_s=CONSENT_S,
         )  # fmt: skip
         return Redirect(url) if begun else Told(kind="used", title=title(found.integration))
@@ -129,16 +129,16 @@ class Flow:
     async def by_state(self, state: str) -> Found | None:
         """The session that waits for an answer with this `state`."""
         for region in self.gateway.regions:
-            found = await store.by_state(region.database, tokens.hashed(region.keyring, "state", state))
+            found = await store.by_state(region.database, secrets.hashed(region.keyring, "state", state))
             if found is not None:
                 return self._with_integration(region, found)
         return None
 
     async def _by_link(self, link: str) -> Found | None:
-        if not tokens.is_one(link):
+        if not secrets.is_one(link):
             return None
         for region in self.gateway.regions:
-            found = await store.by_link(region.database, tokens.hashed(region.keyring, "link", link))
+            found = await store.by_link(region.database, secrets.hashed(region.keyring, "link", link))
             if found is not None:
                 return self._with_integration(region, found)
         return None
@@ -160,9 +160,9 @@ class Flow:
 
 def is_of(found: Found, browser: str | None) -> bool:
     """Is this the browser that the session is bound to? Hashes are compared: their timing tells nothing."""
-    if browser is None or not tokens.is_one(browser):
+    if browser is None or not secrets.is_one(browser):
         return False
-    return found.session.browser_hash == tokens.hashed(found.region.keyring, "browser", browser)
+    return found.session.browser_hash == secrets.hashed(found.region.keyring, "browser", browser)
 
 
 def title(integration: Integration) -> str:

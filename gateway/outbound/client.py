@@ -37,7 +37,7 @@ CONNECT_S = 3.0
 MAX_BYTES = 1 * MIB
 READS = frozenset({"GET", "HEAD"})
 METHODS = READS | {"POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-NEVER_SENT = frozenset({"name_unknown", "connect_failed", "tls_failed", "connect_timed_out"})
+NEVER_SENT = frozenset({"name_unknown", "connect_failed", "tls_failed", "connect_timed_out", "closed"})
 AGENT = f"Posthouse/{version('posthouse')}"
 
 
@@ -76,6 +76,7 @@ class Outbound:
         self._lookup: Lookup = lookup or self._system  # type: ignore[assignment]  # one of the two is there
         self._sessions: dict[tuple[str, bool], aiohttp.ClientSession] = {}
         self._tls: ssl.SSLContext | None = None
+        self._closed = False
 
     def for_provider(
         self,
@@ -110,6 +111,8 @@ class Outbound:
         try:
             target = self._permitted(way, request)
             host = target.host
+            if self._closed:
+                raise Unreachable("closed")
             answer = await self._within_deadline(way, request, target)
             outcome = f"{answer.status // 100}xx"
             return answer
@@ -123,7 +126,8 @@ class Outbound:
             tell("outbound.call", provider=way.provider, kind=way.kind, host=host, outcome=outcome)
 
     async def close(self) -> None:
-        """Cut what is under way."""
+        """Cut what is under way; later calls are `Unreachable`."""
+        self._closed = True
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from yarl import URL
 
 from gateway.outbound.addresses import Address
-from providers.errors import NotAllowed
+from providers.errors import Misconfigured, NotAllowed
 from providers.oauth import PART, App, OAuthFacts, filled
 
 PORTS = {"https": 443, "http": 80}
@@ -45,7 +45,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """Where a provider may be called. Entries: `host`, `host:port`, or `*.domain` for exactly one label before it."""
+    """Where a provider may be called. Entries: `host`, `host:port`, or `*.domain` where `*` is exactly one label."""
 
     fixed: frozenset[str] = frozenset()  # by the operator or the provider's facts: these may get client secrets
     chosen: frozenset[str] = frozenset()  # in part by a user or the platform: these may not
@@ -72,10 +72,9 @@ def read(url: str) -> Target:
 def hosts_of(facts: OAuthFacts, app: App) -> Hosts:
     """Where the calls of one integration's provider may go, from its facts and the parts that fill their URLs.
 
-    A part that the integration's settings fix is the operator's. Another one came with a session: if it is the whole
-    first label (`{shop}.myshopify.com`) the domain is still fixed; if it could be the domain, the host is `chosen`.
-
-    A URL of which a part is missing is left out: the call that needs it says so.
+    A part that the integration's settings fix is the operator's. Another one came with a session: where it is a whole
+    label before a domain (`{shop}.myshopify.com`) the domain is still fixed; where it could be the domain, the host is
+    `chosen`. A URL of which a part is missing is left out: the call that needs it says so.
 
     Raises: Misconfigured (a part does not match its pattern), NotAllowed (what came out is no URL).
     """
@@ -83,20 +82,26 @@ def hosts_of(facts: OAuthFacts, app: App) -> Hosts:
     # authorize_url is not among them: a browser goes there, we do not
     urls = [facts.token_url, facts.revoke_url, facts.api_base, *(f"https://{host}" for host in facts.api_hosts)]
     for url in filter(None, urls):
-        names = PART.findall(url)
-        if not all(app.parts.get(name) for name in names):
-            continue
-        by_user = [name for name in names if app.settings.get(name) != app.parts[name]]
-        host = url.partition("://")[2].partition("/")[0]
-        if host.startswith("*."):
-            fixed.add(host)
-        elif not any("{" + name + "}" in _authority(url) for name in by_user):
-            fixed.add(read(filled(url, facts, app)).place)
-        elif re.fullmatch(r"\{[a-z_]+\}(\.[a-z0-9-]+){2,}", host):
-            filled(url, facts, app)  # the part itself must be as its pattern says
-            fixed.add("*" + host.partition("}")[2])
+        by_user = {name for name, value in app.parts.items() if value and app.settings.get(name) != value}
+
+        def operators(found: re.Match[str], by_user: Collection[str] = by_user) -> str:
+            return found[0] if found[1] in by_user else filled(found[0], facts, app)
+
+        try:
+            whole, half = filled(url, facts, app), PART.sub(operators, url)
+        except Misconfigured as error:
+            if error.code.endswith("_missing"):
+                continue
+            raise
+        authority = _authority(half)
+        if authority.startswith("*."):
+            fixed.add(authority)
+        elif "{" not in authority:
+            fixed.add(read(whole).place)
+        elif (pattern := _pattern(authority)) is not None:
+            fixed.add(pattern)
         else:
-            chosen.add(read(filled(url, facts, app)).place)
+            chosen.add(read(whole).place)
     return Hosts(frozenset(fixed), frozenset(chosen))
 
 
@@ -110,11 +115,26 @@ def _authority(url: str) -> str:
     return urlsplit(url).netloc if re.match(r"https?://", url) else url
 
 
+def _pattern(authority: str) -> str | None:
+    """`authority` with `*` for each label that is a {part}; None where a part could be more than a label's own."""
+    labels = ["*" if PART.fullmatch(label) else label for label in authority.split(".")]
+    plain = not any("{" in label for label in labels) and "*" not in labels[-2:] and len(labels) > 2
+    return ".".join(labels) if plain else None
+
+
 def _listed(target: Target, entries: Collection[str]) -> bool:
     if target.place in entries:
         return True
-    label, _, domain = target.place.partition(".")
-    return target.literal is None and f"*.{domain}" in entries and _LABEL.fullmatch(label) is not None
+    labels = target.place.split(".")
+    return target.literal is None and any(_matches(entry.split("."), labels) for entry in entries if "*" in entry)
+
+
+def _matches(pattern: list[str], labels: list[str]) -> bool:
+    """Label by label; `*` stands for exactly one."""
+    return len(pattern) == len(labels) and all(
+        want == have or (want == "*" and _LABEL.fullmatch(have) is not None)
+        for want, have in zip(pattern, labels, strict=True)
+    )
 
 
 def _literal(host: str) -> Address | None:

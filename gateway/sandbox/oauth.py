@@ -190,7 +190,7 @@ def end(sandbox: Sandbox, grant: Grant, cause: str, *, tell: bool = False) -> No
     client = sandbox.clients.get(grant.client_id)
     if tell and client is not None:
         told = {"grant_id": grant.id, "user": grant.user, "revoked_at": grant.ended_at.isoformat()}
-        sandbox.webhooks.tell(client, "grant.revoked", told)
+        sandbox.webhooks.tell(client, "grant.revoked", told, grant.user)
 
 
 def _scopes(asked: str | None, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ class Sandbox:
             if grant.user == user and grant.ended_at is None and "messages.read" in grant.scopes
         }
         for client in [self.clients[id] for id in sorted(readers) if id in self.clients]:
-            self.webhooks.tell(client, "message.created", message.as_json())
+            self.webhooks.tell(client, "message.created", message.as_json(), user)
         return message
 
     def lay_open(self, consent: Consent) -> None:

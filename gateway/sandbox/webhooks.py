@@ -52,13 +52,15 @@ class Webhooks:
         self._session: aiohttp.ClientSession | None = None
         self.notices: list[Notice] = []
 
-    def tell(self, client: Client, type: str, data: dict[str, Any]) -> Notice | None:
-        """A notice to `client`, if it has a webhook URL. Must be called inside the event loop."""
+    def tell(self, client: Client, type: str, data: dict[str, Any], account: str | None = None) -> Notice | None:
+        """A notice to `client`, if it has a webhook URL, about the account of a user. Only inside the event loop."""
         if client.webhook_url is None:
             return None
         now = self._clock.now()
-        body = json.dumps({"type": type, "timestamp": now.isoformat().replace("+00:00", "Z"), "data": data}).encode()
-        notice = Notice(self._new("evt"), client, type, body, now)
+        told: dict[str, Any] = {"type": type, "timestamp": now.isoformat().replace("+00:00", "Z"), "data": data}
+        if account is not None:
+            told["account"] = account
+        notice = Notice(self._new("evt"), client, type, json.dumps(told).encode(), now)
         self.notices.append(notice)
         del self.notices[:-MOST_KEPT]
         task = asyncio.create_task(self._send(notice), name="sandbox:webhook")

@@ -112,7 +112,7 @@ def _meant(rows: Sequence[Found], asked: Read) -> Found:
             "The connection has several access profiles.", access_profiles=names, do="name_profile"
         )
     (found,) = rows
-    if found.access_profile is None and found.state != "closed":
+    if found.access_profile is None and found.state not in ("closed", "pending"):
         raise problems.NoGrant(access_profile=asked.access_profile, state=found.state, do="reconnect")
     return found
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from gateway.connect import pages, tokens
+from gateway.connect import pages, secrets
 from gateway.connect.callback import Callback
 from gateway.connect.flow import Flow
 from gateway.connect.outcomes import Offer, Outcome, Redirect, Told
@@ -95,7 +95,7 @@ class Pages:
         return self._page(pages.offered(outcome) if isinstance(outcome, Offer) else pages.told(outcome))
 
     def _page(self, page: pages.Page, *, status: int | None = None, retry_after_s: int | None = None) -> Answer:
-        nonce = tokens.fresh()
+        nonce = secrets.fresh()
         # A form's target counts through all redirects, and where a provider sends its own users on, nobody can list.
         target = "'self' https:" if self._origin.startswith("https:") else "'self' https: http:"
         policy = f"default-src 'none'; style-src 'nonce-{nonce}'; form-action {target}; frame-ancestors 'none'; base-uri 'none'"
@@ -111,7 +111,7 @@ class Pages:
         found = [
             value for key, _, value in (part.strip().partition("=") for part in sent.split(";")) if key == self._cookie
         ]
-        return found[0] if len(found) == 1 and tokens.is_one(found[0]) else None
+        return found[0] if len(found) == 1 and secrets.is_one(found[0]) else None
 
     def _from_here(self, headers: list[tuple[bytes, bytes]]) -> bool:
         """May this POST be a press of our own button? Old browsers send neither header.

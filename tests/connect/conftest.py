@@ -142,7 +142,10 @@ async def open_town(settings: Settings, clock: Clock) -> AsyncIterator[Callable[
     towns: list[Town] = []
     redirects = [f"{url}/oauth/callback/{name}" for name in ("sandbox", "other")]
     try:
-        async with served(gateway) as api, fake_provider(clock, redirect_uris=redirects) as provider:
+        async with (
+            served(gateway) as api,
+            fake_provider(clock, redirect_uris=redirects, webhook_url=f"{url}/hooks/sandbox") as provider,
+        ):
 
             async def opened() -> Town:
                 towns.append(Town(gateway, api, provider))
@@ -171,7 +174,8 @@ async def declare(town: Town, name: str, **more: Any) -> None:
     client = town.provider.client
     body = {
         "name": name, "provider": "sandbox", "client_id": client.id, "client_secrets": [client.secret],
-        "settings": {"base_url": town.provider.base_url}, "access_profiles": PROFILES, "return_urls": [BACK], **more,
+        "settings": {"base_url": town.provider.base_url}, "access_profiles": PROFILES, "return_urls": [BACK],
+        "signing_secrets": [client.webhook_secret], **more,
     }  # fmt: skip
     answer = await town.api("POST", "/v1/integrations", body)
     assert answer.status_code == 201, answer.text

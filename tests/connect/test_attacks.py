@@ -31,6 +31,28 @@ async def refused(town: Town, answer: httpx.Response, made: object, title: str) 
     assert await town.count("staged_tokens") == 0
 
 
+async def test_the_authorization_request(town: Town) -> None:
+    """Code flow with PKCE S256, an exact redirect URI, a fresh state each time; none of ours is in the URL in plain."""
+    made, mine = await town.ask(), town.browser()
+    seen = []
+    for _ in range(2):
+        url = await town.press(made, mine)
+        asked = dict(parse_qsl(urlsplit(url).query))
+        assert url.startswith(town.provider.base_url + "/oauth/authorize?")
+        assert {
+            name: asked[name] for name in ("response_type", "client_id", "redirect_uri", "code_challenge_method")
+        } == {
+            "response_type": "code",
+            "client_id": town.provider.client.id,
+            "redirect_uri": town.gateway.settings.public_url + "/oauth/callback/sandbox",
+            "code_challenge_method": "S256",
+        }
+        assert made["url"].rpartition("/")[2] not in url
+        seen += [asked["state"], asked["code_challenge"], *mine.http.cookies.values()]
+    assert len({len(one) for one in seen}) == 1
+    assert len(set(seen)) == 5  # the cookie is the same
+
+
 async def test_looking_at_a_link_changes_nothing(town: Town) -> None:
     """Mail programs and chats fetch links: the link is as fresh as before, and binds no browser."""
     made = await town.ask()
@@ -172,6 +194,8 @@ async def test_a_mailed_link_gives_its_sender_nothing(town: Town) -> None:
     shown = await town.session(made)
     assert (shown["state"], shown["connection_state"], code in str(shown)) == ("returned", "pending", False)
     assert await town.count("tokens") == 0
+    read = await town.api("GET", f"/v1/connections/{shown['connection']}/token")
+    assert (read.status_code, read.json()["do"]) == (409, "complete")
     for _ in range(2):
         await town.complete(made, "B" * 43, status=422)
     shown = await town.session(made)

@@ -25,6 +25,8 @@ async def test_an_account_is_connected_and_its_tokens_lie_in_the_vault(town: Tow
     access = await town.token(grant)
     assert access in town.provider.sandbox.tokens
     assert await town.token(grant, "refresh") != access
+    read = await town.api("GET", f"/v1/connections/{done['connection']}/token")
+    assert (read.status_code, read.json()["access_token"]) == (200, access)
     assert await town.count("staged_tokens") == 0
     [(name, data)] = await town.events()
     assert name == "active"

@@ -230,13 +230,19 @@ async def test_what_is_not_completed_ends(town: Town) -> None:
 
 
 async def test_a_pending_connection_has_no_deliveries(town: Town) -> None:
-    """They are kept without it, and nobody's token is read."""
+    """Nothing is attributed before the platform has completed it, and everything after."""
     made = await town.ask()
     code = query_of(await town.consent(made))["code"]
     connection = (await town.session(made))["connection"]
-    assert (await town.api("GET", f"/v1/connections/{connection}")).json()["account_count"] == 0
-    assert (await town.complete(made, code))["connection"] == connection
-    assert (await town.api("GET", f"/v1/connections/{connection}")).json()["account_count"] == 1
+    owners = []
+    for complete in (False, True):
+        if complete:
+            assert (await town.complete(made, code))["connection"] == connection
+        town.provider.sandbox.webhooks.tell(town.provider.client, "note.created", {"n": complete}, "user-1")
+        await town.provider.sandbox.webhooks.settled()
+        page = (await town.api("GET", "/v1/events?type=posthouse.delivery&limit=10")).json()
+        owners.append([entry["event"].get("subject") for entry in page["items"]])
+    assert owners == [[None], [None, connection]]
 
 
 async def test_a_connection_that_was_closed_meanwhile_is_not_brought_back(town: Town) -> None:
@@ -247,3 +253,16 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_brought_back(town: 
     assert (await town.api("DELETE", f"/v1/connections/{first['connection']}")).status_code == 204
     await town.complete(made, code, status=409)
     assert (await town.ask(connection=first["connection"], status=409))["state"] == "closed"
+
+
+async def test_an_external_id_is_given_once(town: Town) -> None:
+    """Asked for twice, the first to be completed has it; the other is told where it went."""
+    sessions = [await town.ask(external_id="e-1") for _ in range(2)]
+    codes = [
+        query_of(await town.consent(made, user=user))["code"]
+        for made, user in zip(sessions, ("user-1", "user-2"), strict=True)
+    ]
+    first = await town.complete(sessions[0], codes[0])
+    assert (await town.complete(sessions[1], codes[1], status=409))["connection"] == first["connection"]
+    assert (await town.ask(external_id="e-1", status=409))["connection"] == first["connection"]
+    assert await town.count("tokens") == 1

@@ -16,8 +16,9 @@ import schemathesis
 
 Part = Literal["path", "query", "body"]
 KNOWN: dict[str, Any] = json.loads(os.environ.get("KNOWN", "{}"))
-GET_BY = {"tenant": "tenant_id", "connection": "connection_id", "integration": "integration"}  # parameters of a query
-RECIPIENT = "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"  # a public key: https://www.rfc-editor.org/rfc/rfc7748 section 6.1
+RECIPIENT = (
+    "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"  # a public key: https://www.rfc-editor.org/rfc/rfc7748 section 6.1
+)
 # Parameters of a query, and fields of a body.
 GET_BY = {
     "tenant": "tenant_id",
@@ -99,6 +100,10 @@ def map_body(context: Any, body: Any) -> Any:
         mapped = {"tenant": KNOWN["tenant_id"][turn % len(KNOWN["tenant_id"])]}
     elif path == "/v1/connections/export":
         mapped["recipient"] = RECIPIENT
+    elif path == "/v1/connect/sessions":
+        mapped = {"tenant": KNOWN["tenant_id"][turn % 3], "integration": "sandbox", "access_profiles": ["reader"]}
+    elif path.endswith("/complete"):
+        mapped = {"code": KNOWN["code"]}
     elif path.endswith("/signals"):
         mapped = {**mapped, "access_profile": "reader", "token_version": 1}
     elif path == "/v1/keys":

@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 from providers.calls import Request, Response
 from providers.oauth import PART, App, OAuthFacts
@@ -41,9 +41,9 @@ class Script:
 
     def _hold(self, request: Request) -> None:
         assert urlsplit(request.url).netloc in hosts(self.facts, self.app)
-        shown = request.body + b" ".join(value.encode() for value in request.headers.values())
-        shown += b"".join(_basic(value) for value in request.headers.values())
-        assert (self.app.client_secret.encode() in shown) <= request.carries_client_secret
+        shown = " ".join([request.body.decode(), *request.headers.values(), *map(_basic, request.headers.values())])
+        carries = any(self.app.client_secret in text for text in (shown, unquote(shown), unquote_plus(shown)))
+        assert carries <= request.carries_client_secret
         for secret in (self.app.client_secret, *shown_tokens(request)):
             assert secret not in request.url
             assert secret not in repr(request)
@@ -75,5 +75,5 @@ def fields_of(request: Request) -> dict[str, str]:
     return dict(pairs)
 
 
-def _basic(value: str) -> bytes:
-    return base64.b64decode(value.removeprefix("Basic ")) if value.startswith("Basic ") else b""
+def _basic(value: str) -> str:
+    return base64.b64decode(value.removeprefix("Basic ")).decode() if value.startswith("Basic ") else ""

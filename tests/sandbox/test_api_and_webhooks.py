@@ -110,6 +110,7 @@ async def test_webhooks_are_signed_and_say_what_happened(
     assert (await call(http, "POST", f"/admin/grants/{ada['grant_id']}/revoke", {}))[0] == 200
     events = await told(provider, receiver)
     assert [event["type"] for event in events] == ["message.created", "ping", "grant.revoked"]
+    assert [event.get("account") for event in events] == ["user-1", None, "user-1"]
     assert (events[2]["data"]["user"], events[2]["data"]["grant_id"]) == ("user-1", ada["grant_id"])
     assert (await call(http, "GET", "/api/messages", headers=bearer(ada)))[0] == 401
     listed = (await call(http, "GET", "/admin/grants"))[1]["items"]
