@@ -188,7 +188,8 @@ async def _decide(tx: Db, row: Any, state: State, reason: str | None, new_id: Ne
 
 async def _probed(region: Region, outbound: Outbound, public_url: str, integration: Integration, row: Any) -> Probed:
     provider = integration.provider
-    app = app_of(integration, public_url, json.loads(row["parameters"]))
+    parameters = json.loads(row["parameters"])
+    app = app_of(integration, public_url, parameters)
     place = Place(
         region.name, row["tenant_id"], row["id"], row["access_profile"], row["generation"], row["token_version"]
     )
@@ -198,7 +199,7 @@ async def _probed(region: Region, outbound: Outbound, public_url: str, integrati
         access = await region.tokens.open(
             place, "access_token", row["data_key_version"], row["sealed_access"], row["kv_path"]
         )
-        tokens = TokenSet(access_token=access, token_type=row["token_type"])
+        tokens = TokenSet(access_token=access, token_type=row["token_type"], parameters=parameters)
         await provider.probe(outbound.for_app(provider.facts.name, facts_of(integration), app), app, tokens)
     except GrantEnded:
         return "refused"

@@ -202,7 +202,9 @@ def _grant(one: Placed) -> dict[str, Any]:
 
 def _tokens(one: Placed, now: datetime) -> dict[str, Any]:
     tokens, sealed = one.grant.tokens, one.sealed
-    expires_at = tokens.expires_at if tokens.access_token is not None else now
+    # What is minted anew and does not say how long it lives is not believed to live for ever.
+    unknown = tokens.access_token is None or (tokens.kind != "code" and tokens.expires_at is None)
+    expires_at = now if unknown else tokens.expires_at
     return {
         **_named(one),
         "tenant_id": one.place.tenant,

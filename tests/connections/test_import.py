@@ -197,6 +197,36 @@ async def test_what_nothing_can_refresh_is_marked_where_that_is_allowed(api: Api
     assert grant.expires_at <= await api.gateway.regions.home.database.fetchval("SELECT gateway.now()")
 
 
+async def test_what_is_minted_needs_no_refresh_token(api: Api) -> None:
+    """A GitHub App's installation: which one it is, is all that minting needs."""
+    asked = {
+        "name": "gh", "provider": "github", "client_id": "c", "settings": {"app_slug": "ours"},
+        "access_profiles": {"installation": {}, "user": {}},
+    }  # fmt: skip
+    assert (await api("POST", "/v1/integrations", asked)).status_code == 201
+    found = await brought(
+        api,
+        *(
+            line(number, integration="gh", access_profiles={profile: tokens})
+            for number, (profile, tokens) in enumerate([
+                ("installation", {"kind": "installation", "parameters": {"installation": "42"}}),
+                ("installation", {"kind": "installation"}),
+                ("installation", {"access_token": "a", "refresh_token": "r", "expires_at": LONG_AGO}),
+                ("user", {"kind": "installation", "parameters": {"installation": "42"}}),
+                ("user", {"access_token": "a"}),
+            ])
+        ),
+    )  # fmt: skip
+    assert [one["reason"] for one in found] == [None, "installation_missing", "wrong_kind", "wrong_kind", None]
+    grant = await grant_of(api, found[0]["connection"], "installation")
+    assert (grant.state, grant.kind, grant.has_refresh, grant.expires_at is None) == (
+        "active",
+        "installation",
+        False,
+        False,
+    )
+
+
 async def test_a_dry_run_does_nothing(api: Api) -> None:
     """It says what would become of each line."""
     await brought(api, line(1))
