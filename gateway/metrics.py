@@ -217,6 +217,25 @@ DEPENDENCY_UP = Gauge(
     ("dependency",),
     registry=REGISTRY,
 )
+VAULT_UP = Gauge(
+    "posthouse_vault_up",
+    "1 while Vault / OpenBao answers and is unsealed, else 0; `server` is its host.",
+    ("server",),
+    registry=REGISTRY,
+)
+VAULT_TOKEN_SECONDS = Gauge(
+    "posthouse_vault_token_seconds_left",
+    "Seconds until our own token at Vault / OpenBao ends; +Inf: never. Near 0: renewal and login fail.",
+    ("server",),
+    registry=REGISTRY,
+)
+VAULT_CALLS = Counter(
+    "posthouse_vault_calls_total",
+    "Calls to Vault / OpenBao by kind (`login`, `renew`, `encrypt`, `decrypt`, `read`, `write` …) and outcome: `ok`, "
+    "`refused` (a policy, a wrong path or value), `unavailable` (away, sealed, standby, rate limit).",
+    ("kind", "outcome"),
+    registry=REGISTRY,
+)
 HTTP_REQUESTS = Counter(
     "posthouse_http_requests_total",
     "Requests to the management API, by route template (`unmatched` where there is none), method and status.",

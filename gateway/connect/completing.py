@@ -102,12 +102,15 @@ class Completion:
         before = {grant.access_profile: grant for grant in await grants.of(region.database, [session.connection_id])}
         placed = []
         try:
-            for one in await staging.opened(region, session):
+            brought = await staging.opened(region, session)
+            same = await _is_same(region.database, session, brought)
+            for one in brought:
                 found = before.get(one.access_profile)
                 ledger = session.profiles[one.access_profile].ledger(
                     one.scopes, None if found is None else found.ledger
                 )
-                kept = session.reconnects and ledger.reason is not None and found is not None and found.state in ISSUED
+                works = same and found is not None and found.state in ISSUED
+                kept = session.reconnects and works and ledger.reason is not None
                 aimed = Placed(one, ledger, found, None)
                 placed.append(aimed if kept else await _sealed(region, session, aimed))
         except SealBroken as error:
@@ -130,12 +133,12 @@ class Completion:
         if await grants.lock(tx, session.connection_id) in (None, "closed"):
             raise Conflict("The connection was closed meanwhile.")
         connection = await connections.get(tx, session.connection_id)
+        same = await _is_same(tx, now, [one.brought for one in placed])
         held = {grant.access_profile: grant for grant in await grants.of(tx, [connection.id])}
         if any(_moved(one.before, held.get(one.brought.access_profile)) for one in placed):
             return None
-        same = accounts.is_same(
-            connection, await connections.accounts_of(tx, connection.id), now.subject_hash, _accounts(placed)
-        )
+        if not same and any(one.new is None for one in placed):
+            return None  # what seemed to be kept is another account's by now
         if not same and not session.allow_account_switch:
             raise Conflict("The connection belongs to another account by now.")
         await _refuse_twin(tx, session, connection)
@@ -143,8 +146,9 @@ class Completion:
             await _put(tx, session, one)
         if not same:
             await _leave(tx, connection, [name for name in held if name not in session.profiles])
+        names = _accounts([one.brought for one in placed])
         await connections.know(
-            tx, connection, now.subject_hash, _accounts(placed), external_id=session.external_id, switched=not same
+            tx, connection, now.subject_hash, names, external_id=session.external_id, switched=not same
         )
         outcome = "scopes_missing" if any(one.ledger.reason for one in placed) else "connected"
         await store.complete(tx, session.id, outcome)
@@ -197,6 +201,16 @@ async def _refuse_twin(tx: Db, session: Session, connection: Connection) -> None
         raise Conflict("Another connection has got that external_id meanwhile: reconnect that one.", connection=told)
 
 
+async def _is_same(db: Db, session: Session, brought: Sequence[Brought]) -> bool:
+    """Is it the account that the connection has had so far (if it has had one)?"""
+    assert session.subject_hash is not None
+    connection = await connections.find(db, session.connection_id)
+    if connection is None:
+        return True
+    held = await connections.accounts_of(db, connection.id)
+    return accounts.is_same(connection, held, session.subject_hash, _accounts(brought))
+
+
 def _moved(before: Grant | None, now: Grant | None) -> bool:
     """Has somebody else been at the grant since?"""
     if before is None or now is None:
@@ -204,8 +218,8 @@ def _moved(before: Grant | None, now: Grant | None) -> bool:
     return (before.generation, before.token_version, before.state) != (now.generation, now.token_version, now.state)
 
 
-def _accounts(placed: Sequence[Placed]) -> tuple[UUID, ...]:
-    return tuple(dict.fromkeys(account for one in placed for account in one.brought.accounts))
+def _accounts(brought: Sequence[Brought]) -> tuple[UUID, ...]:
+    return tuple(dict.fromkeys(account for one in brought for account in one.accounts))
 
 
 async def _put(tx: Db, session: Session, one: Placed) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 from gateway.vault.cipher import Aad, SealBroken, version_of
 from gateway.vault.keyring import Keyring
 
 Wrapped = tuple[bytes, Aad]
+T = TypeVar("T")
 
 
 class KeyBackend(Protocol):
@@ -49,6 +50,22 @@ async def rewrap(backend: KeyBackend, wrapped: Sequence[Wrapped]) -> list[bytes]
         return await backend.rewrap(wrapped)
     plain = await backend.unwrap(wrapped)
     return await backend.wrap([(key, aad) for key, (_, aad) in zip(plain, wrapped, strict=True)])
+
+
+async def that_open(call: Callable[[Sequence[T]], Awaitable[list[bytes]]], items: Sequence[T]) -> list[bytes | None]:
+    """What `call` answers to each item, None for a broken one: found by halving, so that it spoils no other.
+
+    One call where all are well.    Raises: Unavailable.
+    """
+    if not items:
+        return []
+    try:
+        return list(await call(items))
+    except SealBroken:
+        if len(items) == 1:
+            return [None]
+        half = len(items) // 2
+        return await that_open(call, items[:half]) + await that_open(call, items[half:])
 
 
 class LocalKeys:

@@ -15,7 +15,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -23,7 +23,7 @@ from gateway import metrics
 from gateway.clock import Clock, random_bytes
 from gateway.database import Database, Db
 from gateway.errors import Unavailable
-from gateway.vault.backend import KeyBackend
+from gateway.vault.backend import KeyBackend, that_open
 from gateway.vault.cipher import KEY_BYTES, Aad, SealBroken
 
 TTL_S = 300.0  # how long an opened key may serve
@@ -43,6 +43,15 @@ class DataKey:
     cipher: AESGCM = field(repr=False)
 
 
+class NewKeys(NamedTuple):
+    """Columns of data keys that are not stored yet: all wrapped."""
+
+    tenants: list[str]
+    versions: list[int]
+    wrapped: list[bytes]
+    under: list[int]
+
+
 GET = """SELECT d.tenant_id, d.version, d.wrapped FROM gateway.data_keys d
           JOIN unnest($1::text[], $2::integer[]) AS w(tenant_id, version) USING (tenant_id, version)"""
 NEWEST = """SELECT DISTINCT ON (tenant_id) tenant_id, version FROM gateway.data_keys WHERE tenant_id = ANY ($1::text[])
@@ -56,6 +65,11 @@ ADD_FIRST = """INSERT INTO gateway.data_keys (tenant_id, version, wrapped, wrapp
 ADD = """INSERT INTO gateway.data_keys (tenant_id, version, wrapped, wrapped_under, created_at)
          SELECT n.*, gateway.now() FROM unnest($1::text[], $2::integer[], $3::bytea[], $4::integer[]) AS n"""
 DESTROY = "DELETE FROM gateway.data_keys WHERE tenant_id = $1"
+
+
+def aad_of(region: str, tenant: str, version: int) -> Aad:
+    """What a wrapped data key is bound to."""
+    return Aad(place=region, owner=tenant, purpose="data_key", row=str(version))
 
 
 class DataKeys:
@@ -139,9 +153,28 @@ class DataKeys:
             found |= {name: opened[name] for name in missing & opened.keys()}
         return found
 
-    async def add_versions(self, tx: Db, tenants: Sequence[str]) -> None:
-        """A new data key for each of these, one call of the backend. Processes seal under it within `NEWEST_S`."""
-        await tx.execute(ADD, *await self._made(tx, tenants))
+    async def newest(self, tenants: Collection[str]) -> Mapping[str, DataKey]:
+        """The newest data key of each tenant that has one which opens, as the database knows it now.
+
+        Raises: Unavailable.
+        """
+        names = await self._newest_of(list(tenants))
+        return {tenant: key for (tenant, _), key in (await self.openable(names.items())).items()}
+
+    async def make(self, tenants: Sequence[str]) -> NewKeys:
+        """A new data key for each of these, in one call of the backend; `add` stores them.    Raises: Unavailable."""
+        versions = [row["version"] for row in await self._database.fetch(DRAW, len(tenants))]
+        names = list(zip(tenants, versions, strict=True))
+        try:
+            wrapped = await self.backend.wrap([(random_bytes(KEY_BYTES), self.aad(*name)) for name in names])
+        except Unavailable:
+            metrics.KEY_BACKEND_ERRORS.labels(self.region, "unavailable").inc()
+            raise
+        return NewKeys(list(tenants), versions, wrapped, [self.backend.version_of(blob) for blob in wrapped])
+
+    async def add(self, tx: Db, made: NewKeys) -> None:
+        """Put new versions beside those that there are. Every process seals under them within `NEWEST_S`."""
+        await tx.execute(ADD, *made)
 
     async def destroy(self, tx: Db, tenant: str) -> None:
         """End every token of this tenant for good: with the commit, and in every process's memory within `ttl_s`.
@@ -167,14 +200,14 @@ class DataKeys:
         self._size.set(len(self._known))
 
     def aad(self, tenant: str, version: int) -> Aad:
-        """What a wrapped data key is bound to."""
-        return Aad(place=self.region, owner=tenant, purpose="data_key", row=str(version))
+        """What a wrapped data key of this region is bound to."""
+        return aad_of(self.region, tenant, version)
 
     async def _find_or_make(self, tenants: Sequence[str]) -> Mapping[str, DataKey]:
         at = self._clock.monotonic()
         newest = await self._newest_of(tenants)
         if absent := [tenant for tenant in tenants if tenant not in newest]:
-            await self._database.execute(ADD_FIRST, *await self._made(self._database, absent))
+            await self._database.execute(ADD_FIRST, *await self.make(absent))
             newest |= await self._newest_of(absent)
         opened = await self.openable(newest.items())
         for tenant, version in newest.items():
@@ -186,17 +219,6 @@ class DataKeys:
 
     async def _newest_of(self, tenants: Sequence[str]) -> dict[str, int]:
         return {row["tenant_id"]: row["version"] for row in await self._database.fetch(NEWEST, list(tenants))}
-
-    async def _made(self, db: Db, tenants: Sequence[str]) -> tuple[list[str], list[int], list[bytes], list[int]]:
-        """The columns of new data keys."""
-        versions = [row["version"] for row in await db.fetch(DRAW, len(tenants))]
-        named = zip(tenants, versions, strict=True)
-        try:
-            wrapped = await self.backend.wrap([(random_bytes(KEY_BYTES), self.aad(*name)) for name in named])
-        except Unavailable:
-            metrics.KEY_BACKEND_ERRORS.labels(self.region, "unavailable").inc()
-            raise
-        return list(tenants), versions, wrapped, [self.backend.version_of(blob) for blob in wrapped]
 
     async def _read_and_open(self, names: Sequence[Name]) -> Mapping[Name, DataKey]:
         at = self._clock.monotonic()  # before the query: what it says may be that old
@@ -216,28 +238,19 @@ class DataKeys:
 
     async def _read(self, names: Sequence[Name]) -> dict[Name, bytes]:
         rows = await self._database.fetch(GET, [tenant for tenant, _ in names], [version for _, version in names])
+        there = [(row["tenant_id"], row["version"]) for row in rows]
+        blobs = [(bytes(row["wrapped"]), self.aad(*name)) for row, name in zip(rows, there, strict=True)]
         try:
-            return await self._unwrapped(rows)
+            plain = await that_open(self.backend.unwrap, blobs)
         except Unavailable:
             metrics.KEY_BACKEND_ERRORS.labels(self.region, "unavailable").inc()
             raise
-
-    async def _unwrapped(self, rows: Sequence[Any]) -> dict[Name, bytes]:
-        """One call of the backend. Where it finds a broken key among them, halves, until the broken one stands alone."""
-        names = [(row["tenant_id"], row["version"]) for row in rows]
-        if not names:
-            return {}
-        try:
-            plain = await self.backend.unwrap(
-                [(bytes(row["wrapped"]), self.aad(*name)) for row, name in zip(rows, names, strict=True)]
-            )
-        except SealBroken:
-            if len(rows) == 1:
-                metrics.KEY_BACKEND_ERRORS.labels(self.region, "broken").inc()
-                return {}
-            half = len(rows) // 2
-            return await self._unwrapped(rows[:half]) | await self._unwrapped(rows[half:])
-        return {name: key for name, key in zip(names, plain, strict=True) if len(key) == KEY_BYTES}
+        opened = {
+            name: key for name, key in zip(there, plain, strict=True) if key is not None and len(key) == KEY_BYTES
+        }
+        if len(opened) < len(there):
+            metrics.KEY_BACKEND_ERRORS.labels(self.region, "broken").inc(len(there) - len(opened))
+        return opened
 
     @staticmethod
     def _share(under_way: dict[Any, asyncio.Task[Any]], names: Sequence[Any], task: asyncio.Task[Any]) -> None:

@@ -154,12 +154,17 @@ def load(settings: Settings) -> Keyring:
     return parse(files.read(path), str(path))
 
 
+def absent(settings: Settings) -> bool:
+    """Whether none is given and there is no file yet where `load_or_create` would make one."""
+    return settings.keyring is None and settings.keyring_file is None and not files.path(settings).exists()
+
+
 def load_or_create(settings: Settings) -> Keyring:
     """`load`, after making the file in the home folder at the very first start. For `posthouse up`.
 
     A keyring that the operator named is never made up: a path that was mistyped must not start a second one.
     """
-    if settings.keyring is None and settings.keyring_file is None and not files.path(settings).exists():
+    if absent(settings):
         files.create(files.path(settings), generate().to_json())
     return load(settings)
 
@@ -239,6 +244,6 @@ def _key(value: object, what: str) -> bytes:
 
 
 __all__ = [
-    "Aad", "Keyring", "SealBroken", "add_version", "drop_version", "generate", "load", "load_or_create", "parse",
+    "Aad", "Keyring", "SealBroken", "absent", "add_version", "drop_version", "generate", "load", "load_or_create", "parse",
     "use_version",
 ]  # fmt: skip

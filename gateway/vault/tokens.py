@@ -85,7 +85,7 @@ class TokenVault:
     def __init__(self, keys: DataKeys, blobs: Blobs | None = None, *, into_blobs: bool = False) -> None:
         """`blobs`: where rows with a `kv_path` are read; with `into_blobs` new token sets go there too."""
         self.keys = keys
-        self._blobs = blobs
+        self.blobs = blobs
         self._into = blobs if into_blobs else None
 
     async def seal(self, place: Place, access: str, refresh: str | None) -> Sealed:
@@ -127,13 +127,13 @@ class TokenVault:
         Not after a refresh: somebody may just have read the old row; the sweep deletes those later. Never raises.
         """
         named = [path for path in paths if path is not None]
-        if named and self._blobs is not None:
-            await self._blobs.delete(named)
+        if named and self.blobs is not None:
+            await self.blobs.delete(named)
 
     async def _from_blob(self, path: str, purpose: Purpose) -> bytes | None:
-        if self._blobs is None:
+        if self.blobs is None:
             raise SealBroken("the row's tokens lie in a secrets manager, and POSTHOUSE_VAULT_ADDR is not set")
-        blob = await self._blobs.read(path)
+        blob = await self.blobs.read(path)
         return blob.refresh if purpose == "refresh_token" else blob.access
 
 

@@ -50,10 +50,6 @@ class KeyringWatch:
         if after != before:
             log.info("keyring.changed", current=after[0], versions=list(after[1]))
 
-    async def run_once(self) -> None:
-        """One look."""
-        self.look()
-
 
 def _signature(path: Path) -> Signature:
     try:

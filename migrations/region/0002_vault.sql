@@ -164,13 +164,16 @@ CREATE TABLE gateway.audit (
 CREATE INDEX audit_at ON gateway.audit USING brin (at);
 
 -- Rotation of keys, one row for each kind under way or done last: resumable, and its progress readable from anywhere.
+-- Whoever takes a step moves `touched_at`; one that stands still is taken up by a process that serves.
 CREATE TABLE gateway.key_rotations (
   kind text PRIMARY KEY CHECK (kind IN ('wrap', 'data')),
   target integer NOT NULL,            -- the region key's version that everything is wrapped under in the end
-  began_at timestamptz NOT NULL,
+  began_at timestamptz NOT NULL,      -- also which rotation this is: a step of an older one changes nothing
+  touched_at timestamptz NOT NULL,
   ended_at timestamptz,
   total bigint NOT NULL,
   done bigint NOT NULL DEFAULT 0,
+  broken bigint NOT NULL DEFAULT 0,   -- what did not open in the last round, and was left as it is
   position jsonb NOT NULL DEFAULT '{}'
 );
 

@@ -84,6 +84,19 @@ async def test_another_account_is_refused_unless_the_session_allows_it(town: Tow
     assert heading(await town.consent(made, user="user-1")) == "That is another account"
 
 
+async def test_a_switch_with_scopes_missing_keeps_nothing_of_the_former_account(town: Town) -> None:
+    """What still works is another account's: it must not go on under this one's name."""
+    first = await town.connect()
+    made = await town.ask(connection=first["connection"], allow_account_switch=True)
+    page = await town.consent(made, user="user-2", untick=[REQUIRED])
+    done = await town.complete(made, page.text.split("code=")[1].split('"')[0])
+    assert (done["outcome"], done["connection_state"]) == ("scopes_missing", "reauth_required")
+    grant = (await town.grants(done))["reader"]
+    assert (grant.generation, grant.state) == (2, "reauth_required")
+    [theirs] = [one for one in town.provider.sandbox.grants.values() if one.user == "user-2"]
+    assert town.provider.sandbox.tokens[await town.token(grant)].grant is theirs
+
+
 async def test_a_registered_account_is_held_to_its_names(town: Town) -> None:
     """The platform registered it by account key: a consent of that account joins, of another one it is refused."""
     body = {"tenant": "acme", "integration": "sandbox", "accounts": ["account:user-1"]}
