@@ -52,6 +52,18 @@ ALERTS = (
         "Look for `loop.failed` with loop=upkeep in the logs and for long transactions in pg_stat_activity.",
     ),
     Alert(
+        "PosthouseGrantsSetAside", "posthouse_restored_grants > 0", "1m", "page",
+        "{{ $value }} grants are not refreshed: the database of region {{ $labels.region }} was put back.",
+        "A backup holds refresh tokens that were superseded; sending one can make the provider revoke the whole family.",
+        "README, After a restore: for each integration `posthouse restored --probe`, then `--release`.",
+    ),
+    Alert(
+        "PosthouseRevocationGivenUp", "increase(posthouse_closing_ended_total{outcome=\"given_up\"}[1h]) > 0", "0m", "ticket",
+        "Tokens of connections that ended at {{ $labels.integration }} could not be revoked there within 72 hours.",
+        "The provider refused or did not answer all the while, or the integration or its secret is gone. They are shredded here.",
+        "Tell the customer to remove the app at the provider; look at posthouse_outbound_calls_total of kind revoke.",
+    ),
+    Alert(
         "PosthouseAckSlow",
         "histogram_quantile(0.99, sum by (le) (rate(posthouse_ack_seconds_bucket[5m]))) > 1", "5m", "page",
         "One delivery in a hundred waits over a second for its acknowledgement.",

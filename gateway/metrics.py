@@ -132,7 +132,13 @@ CONNECTS = Counter(
     registry=REGISTRY,
 )
 
-# Ending connections.
+# Coming back from a backup, and ending connections.
+RESTORED_GRANTS = Gauge(
+    "posthouse_restored_grants",
+    "Grants that are set aside since the database was put back: not refreshed until `posthouse restored --release`.",
+    ("region",),
+    registry=REGISTRY,
+)
 CLOSING_TASKS = Gauge(
     "posthouse_closing_tasks",
     "Token sets of connections that ended, kept for their revocation at the provider; 72 h at most.",

@@ -24,6 +24,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway import metrics
 from gateway.catalog import Catalog, Integration
 from gateway.connections import grants
 from gateway.connections import store as connections
@@ -84,6 +85,8 @@ LEFT = """SELECT c.integration_id, count(*) AS grants, count(*) FILTER (WHERE g.
             FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id
            WHERE g.restored AND g.state <> 'closed' GROUP BY 1"""
 
+COUNT = "SELECT count(*) FROM gateway.grants WHERE restored AND state <> 'closed'"
+
 NewId = Callable[[], UUID]
 
 
@@ -95,6 +98,7 @@ async def look(region: Region, catalog: Catalog, new_id: NewId) -> int | None:
     await settle(region.database)
     epoch = await region.database.fetchval(BEHIND)
     if epoch is None:
+        await _count(region)
         return None
     marked = 0
     harmless = [one.id for one in catalog.integrations() if not _rotates(one)]
@@ -108,6 +112,7 @@ async def look(region: Region, catalog: Catalog, new_id: NewId) -> int | None:
         if len(found) < CHUNK:
             break
     await region.database.execute(LOOKED, epoch)
+    await _count(region)
     if marked:
         log.warning("restored.set_aside", region=region.name, connections=marked, hint="posthouse restored")
     return marked
@@ -165,6 +170,10 @@ async def left(db: Db) -> dict[UUID, tuple[int, int]]:
     return {row["integration_id"]: (row["grants"], row["suspect"]) for row in await db.fetch(LEFT)}
 
 
+async def _count(region: Region) -> None:
+    metrics.RESTORED_GRANTS.labels(region.name).set(await region.database.fetchval(COUNT))
+
+
 async def _unprobed(db: Db, integration: UUID, after: tuple[UUID, str]) -> Sequence[Any]:
     return await db.fetch(UNPROBED, integration, *after, CHUNK)
 
@@ -179,7 +188,8 @@ async def _decide(tx: Db, row: Any, state: State, reason: str | None, new_id: Ne
 
 async def _probed(region: Region, outbound: Outbound, public_url: str, integration: Integration, row: Any) -> Probed:
     provider = integration.provider
-    app = app_of(integration, public_url, json.loads(row["parameters"]))
+    parameters = json.loads(row["parameters"])
+    app = app_of(integration, public_url, parameters)
     place = Place(
         region.name, row["tenant_id"], row["id"], row["access_profile"], row["generation"], row["token_version"]
     )
@@ -189,7 +199,7 @@ async def _probed(region: Region, outbound: Outbound, public_url: str, integrati
         access = await region.tokens.open(
             place, "access_token", row["data_key_version"], row["sealed_access"], row["kv_path"]
         )
-        tokens = TokenSet(access_token=access, token_type=row["token_type"])
+        tokens = TokenSet(access_token=access, token_type=row["token_type"], parameters=parameters)
         await provider.probe(outbound.for_app(provider.facts.name, facts_of(integration), app), app, tokens)
     except GrantEnded:
         return "refused"

@@ -209,7 +209,7 @@ class Gateway:
     def closing_worker(self, region: Region) -> Worker:
         """What revokes tokens of connections that ended there."""
         url = self.settings.public_url
-        return Worker(region, self.regions, self.control, self.catalog, self.outbound, url)
+        return Worker(region, self.regions, self.control, self.catalog, self.outbound, url, self.clock)
 
     async def look_for_restores(self) -> None:
         """Set aside what must not be refreshed if a database was put back to an earlier point."""

@@ -28,7 +28,7 @@ async def revoke(http: Http, facts: OAuthFacts, app: App, tokens: TokenSet) -> N
     Raises: ProviderError.
     """
     for token, hint in ((tokens.refresh_token, "refresh_token"), (tokens.access_token, "access_token")):
-        if token is None:
+        if not token:
             continue
         response = await http.send(revoke_request(facts, app, token, hint))
         refused = refusal(facts, response)

@@ -119,7 +119,7 @@ class _Work:
             try:
                 async with self._region.database.transaction() as tx:
                     return await self._chunk(tx, lines)
-            except _Interfered:
+            except (_Interfered, asyncpg.DeadlockDetectedError):
                 continue
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
                 if len(lines) == 1:

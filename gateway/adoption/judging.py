@@ -16,6 +16,7 @@ from gateway.adoption.lines import Line, LineRefused, TokenLine
 from gateway.catalog import Integration
 from gateway.connections.scopes import Ledger, compared
 from gateway.connections.states import State
+from gateway.exchange import minted_for
 from gateway.regions import account_hash, reach_hash
 from gateway.vault.keyring import Keyring
 from providers.errors import Misconfigured
@@ -92,6 +93,10 @@ def _grant(
         raise LineRefused("unknown_access_profile", "the integration has no access profile of that name")
     if tokens.kind not in facts.grant_kinds:
         raise LineRefused("unknown_kind", "the provider makes no grants of that kind")
+    if (tokens.kind == "installation") != (name in facts.minted):
+        raise LineRefused("wrong_kind", "whether its tokens are minted or refreshed is fixed by its access profile")
+    if tokens.kind == "installation" and not minted_for(tokens.parameters):
+        raise LineRefused("installation_missing", "`parameters` must say which `installation` tokens are minted for")
     _check_parameters(integration, facts, tokens)
     if tokens.kind == "code":
         if tokens.access_token is None and tokens.refresh_token is None:

@@ -99,7 +99,8 @@ async def insert(tx: Db, new: Sequence[tuple[UUID, Ready]]) -> int:
     """Make connections, `pending` until their grants are folded; how many. Fewer: another writer was first."""
     if not new:
         return 0
-    return len(await tx.fetch(INSERT, _json([_described(id, line) for id, line in new])))
+    ordered = sorted(new, key=lambda each: each[1].key)  # two imports at once wait for each other in one direction only
+    return len(await tx.fetch(INSERT, _json([_described(id, line) for id, line in ordered])))
 
 
 UPDATE = """
@@ -201,7 +202,9 @@ def _grant(one: Placed) -> dict[str, Any]:
 
 def _tokens(one: Placed, now: datetime) -> dict[str, Any]:
     tokens, sealed = one.grant.tokens, one.sealed
-    expires_at = tokens.expires_at if tokens.access_token is not None else now
+    # What is minted anew and does not say how long it lives is not believed to live for ever.
+    unknown = tokens.access_token is None or (tokens.kind != "code" and tokens.expires_at is None)
+    expires_at = now if unknown else tokens.expires_at
     return {
         **_named(one),
         "tenant_id": one.place.tenant,

@@ -6,8 +6,10 @@ import asyncio
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import typer
 
@@ -15,12 +17,15 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from gateway.adoption.lines import Outcome
+    from gateway.connections.store import Connection
+    from gateway.regions import Region
     from gateway.service import Gateway
 
 app = typer.Typer(help="Connections: accounts of tenants at integrations.", no_args_is_help=True)
 
 TENANT = typer.Option("", help="only this tenant's")
 INTEGRATION = typer.Option("", help="only this integration's")
+LONGEST_LINE = 1024 * 1024  # bytes
 BATCH = 500  # lines of a file at once
 MOST_TOLD = 100  # refused lines that are told one by one
 
@@ -128,13 +133,15 @@ def bring_in(
                         if not text.strip():
                             continue
                         try:
+                            if len(text) > LONGEST_LINE:
+                                raise LineRefused("too_large", f"a line is at most {LONGEST_LINE} bytes long")
                             lines.append((number, read_line(text)))
                         except LineRefused as refused:
                             refusal = Outcome(result="refused", reason=refused.reason, detail=refused.detail)
                             outcomes.append((number, refusal))
                     found = await bring_in(
                         it, [line for _, line in lines], hold=hold, unrefreshable=allow_unrefreshable,
-                        dry_run=dry_run, new_id=_new_id(it),
+                        dry_run=dry_run, new_id=it.new_id,
                     )  # fmt: skip
                     outcomes += [(at, outcome) for (at, _), outcome in zip(lines, found, strict=True)]
                     for at, outcome in sorted(outcomes, key=lambda each: each[0]):
@@ -192,7 +199,7 @@ def _put(tenant: str, integration: str, *, held: bool) -> None:
             wanted = _integration(it, integration)
             for region in it.regions:
                 counted = await holding.put(
-                    region, held=held, tenant=tenant or None, integration=wanted, new_id=_new_id(it)
+                    region, held=held, tenant=tenant or None, integration=wanted, new_id=it.new_id
                 )
                 connections, grants = connections + counted.connections, grants + counted.grants
         print(f"{'held' if held else 'activated'} {grants} grants of {connections} connections")
@@ -223,7 +230,7 @@ def let_out(
                 integration=_integration(it, integration),
             )
             number = -1  # the last line is no connection
-            with _private(output) if output is not None else sys.stdout as file:
+            with _new_file(output) if output is not None else nullcontext(sys.stdout) as file:
                 async for line in exporting.lines(it, wanted):
                     file.write(line)
                     number += 1
@@ -255,44 +262,37 @@ def open_export(
     from gateway.vault.jwe import PrivateKey
 
     private = PrivateKey.parse(files.read(key))
-    draft = output.with_name(f".{output.name}.part")
-    draft.unlink(missing_ok=True)
-    try:
-        with file.open() as sealed, _private(draft) as clear:
-            number, lines = 0, Opening(private, sealed)
-            for line in lines:
-                clear.write(line + "\n")
-                number += 1
-        _settled(draft, output)
-    finally:
-        draft.unlink(missing_ok=True)
+    with file.open() as sealed, _new_file(output) as clear:
+        number, lines = 0, Opening(private, sealed)
+        for line in lines:
+            clear.write(line + "\n")
+            number += 1
     print(f"opened {number} connections into {output}")
     if lines.unopened:
         print(f"{lines.unopened} connections are missing: their tokens did not open where it was made", file=sys.stderr)
 
 
-def _private(path: Path):  # type: ignore[no-untyped-def]  # what open() makes has no short name
-    """A new text file that only its owner reads.    Raises: OSError, it is there already."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
+@contextmanager
+def _new_file(path: Path) -> Iterator[TextIO]:
+    """A text file that only its owner reads, there under its name once it is whole.    Raises: OSError, it is there already."""
+    draft = path.with_name(f".{path.name}.part")
+    draft.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+            yield opened
+        os.link(draft, path)  # unlike a rename, fails where the name is taken
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def _settled(draft: Path, output: Path) -> None:
-    os.link(draft, output)  # unlike a rename, fails where the name is taken
-
-
-def _lines(file, most: int) -> list[bytes]:  # type: ignore[no-untyped-def]
-    lines = []
-    for line in file:
+def _lines(file: BinaryIO, most: int) -> list[bytes]:
+    """The next lines. One that is too long comes cut, as long as tells."""
+    lines: list[bytes] = []
+    while len(lines) < most and (line := file.readline(LONGEST_LINE + 1)):
         lines.append(line)
-        if len(lines) == most:
-            break
+        while not line.endswith(b"\n") and len(line) > LONGEST_LINE:
+            line = file.readline(LONGEST_LINE + 1)
     return lines
-
-
-def _new_id(it: Gateway):  # type: ignore[no-untyped-def]
-    from gateway import ids
-
-    return lambda: ids.uuid7(it.clock.now())
 
 
 def _integration(it: Gateway, name: str) -> UUID | None:
@@ -306,7 +306,7 @@ def _integration(it: Gateway, name: str) -> UUID | None:
     return found.id
 
 
-async def _located(it: Gateway, connection: str):  # type: ignore[no-untyped-def]
+async def _located(it: Gateway, connection: str) -> tuple[Region, Connection]:
     from gateway import ids
     from gateway.connections import store
     from gateway.errors import SetupError

@@ -10,6 +10,7 @@ import structlog
 
 from gateway import metrics
 from gateway.catalog import Catalog, Integration
+from gateway.clock import Clock
 from gateway.database import Database
 from gateway.ending import tasks
 from gateway.ending.tasks import Outcome, Task
@@ -46,6 +47,7 @@ class Worker:
     catalog: Catalog
     outbound: Outbound
     public_url: str
+    clock: Clock
 
     async def run_once(self) -> int:
         """Try what is due; how many tasks that was.    Raises: Unavailable."""
@@ -111,13 +113,14 @@ class Worker:
         aad = closing_place(self.region.name, task.tenant_id, task.id, task.access_profile).aad("closing")
         told = orjson.loads(cipher.open_sealed({key.version: key.cipher}, task.sealed, aad))
         return TokenSet(
-            access_token=told["access_token"], refresh_token=told["refresh_token"], token_type=told["token_type"]
-        )
+            access_token=told["access_token"], refresh_token=told["refresh_token"], token_type=told["token_type"],
+            parameters=task.parameters,
+        )  # fmt: skip
 
     async def _revoke(self, integration: Integration, task: Task, tokens: TokenSet) -> None:
         provider = integration.provider
         assert provider.revoke is not None
-        app = app_of(integration, self.public_url, task.parameters)
+        app = app_of(integration, self.public_url, task.parameters, now=self.clock.now())
         http = self.outbound.for_app(provider.facts.name, facts_of(integration), app, kind="revoke")
         await provider.revoke(http, app, tokens)
 

@@ -107,8 +107,11 @@ class Refresher:
         if (grant.generation, grant.token_version) != seen:
             return None  # somebody else was quicker
         if not grants.may_refresh(grant):
-            why = "held before its cut-over" if grant.held else "out of a backup"
-            raise problems.Held(f"The grant is {why}: nothing is refreshed until it is activated.", do="activate")
+            if grant.held:
+                raise problems.Held("The grant is held before its cut-over: activate it first.", do="activate")
+            raise problems.Held(
+                "The grant came out of a backup: `posthouse restored --release` lets it go on.", do="release"
+            )
         integration = self._catalog.integration_by_id(stored.integration_id)
         if integration is None or integration.trouble is not None:
             raise problems.IntegrationBroken("The integration is gone or cannot be used.", retry_after_s=int(BROKEN_S))

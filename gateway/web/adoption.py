@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
@@ -210,11 +209,17 @@ async def bring_in(gateway: Gateway, call: Call[Import, NoQuery]) -> Imported:
         try:
             lines.append((place, read_line(orjson.dumps(raw))))
         except (LineRefused, TypeError) as refused:
-            detail = refused.detail if isinstance(refused, LineRefused) else "it holds a number out of range"
+            detail = (
+                refused.detail
+                if isinstance(refused, LineRefused)
+                else "it holds a number or a text that JSON does not carry"
+            )
             results[place] = Outcome(result="refused", reason="invalid", detail=detail)
+    # Ids are new at every attempt, unlike `call.new_id`'s: a batch commits in parts, and one that is sent again goes on
+    # where the first broke off, so its first id is not the first one's.
     found = await importing.bring_in(
         gateway, [line for _, line in lines], hold=asked.hold, unrefreshable=asked.allow_unrefreshable,
-        dry_run=asked.dry_run, new_id=_fresh(gateway),
+        dry_run=asked.dry_run, new_id=gateway.new_id,
     )  # fmt: skip
     for (place, _), outcome in zip(lines, found, strict=True):
         results[place] = outcome
@@ -247,7 +252,7 @@ async def _put(gateway: Gateway, call: Call[Which, NoQuery], *, held: bool) -> M
     integration, moved, grants = integration_id(gateway, asked.integration), 0, 0
     for region in gateway.regions:
         counted = await holding.put(
-            region, held=held, tenant=asked.tenant, integration=integration, new_id=_fresh(gateway)
+            region, held=held, tenant=asked.tenant, integration=integration, new_id=gateway.new_id
         )  # fmt: skip
         moved, grants = moved + counted.connections, grants + counted.grants
     return Moved(connections=moved, grants=grants)
@@ -279,13 +284,6 @@ def integration_id(gateway: Gateway, name: str | None) -> UUID | None:
     if integration is None:
         raise invalid("body.integration", "is not an integration's name")
     return integration.id
-
-
-def _fresh(gateway: Gateway) -> Callable[[], UUID]:
-    """Ids that are new at every attempt, unlike `call.new_id`'s: these calls commit in parts, and one that is made again
-    goes on where the first broke off, so its first event is not the first one's.
-    """
-    return lambda: ids.uuid7(gateway.clock.now())
 
 
 def _revealed(secret: SecretStr | None) -> str | None:

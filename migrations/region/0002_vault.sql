@@ -42,6 +42,7 @@ CREATE TABLE gateway.grants (
   PRIMARY KEY (connection_id, access_profile)
 );
 CREATE INDEX grants_reach ON gateway.grants (reach_hash) WHERE reach_hash IS NOT NULL;
+CREATE INDEX grants_restored ON gateway.grants (connection_id) WHERE restored;
 CREATE INDEX grants_held ON gateway.grants (connection_id) WHERE held;
 
 -- The current token set of a grant, sealed under the tenant's data key; AAD binds region, tenant, connection, access

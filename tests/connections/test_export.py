@@ -98,6 +98,9 @@ async def test_a_thousand_in_held_activated_out_opened_equal(
     assert (
         await command("connections", "open", tmp_path / "sealed", "--key", tmp_path / "key.json", "--output", out) == 1
     )
+    assert await command("connections", "export", "--recipient", recipient, "--tenant", "acme") == 0
+    key = PrivateKey.parse((tmp_path / "key.json").read_text())
+    assert len(list(Opening(key, capsys.readouterr().out.splitlines()))) == 500
     assert await command("connections", "list", "--limit", "3") == 0
     assert await command("connections", "show", again["id"]) == 0
     shown = json.loads(capsys.readouterr().out.partition("{")[2].join(("{", "")))

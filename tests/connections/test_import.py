@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from datetime import UTC, datetime, timedelta
@@ -151,6 +152,7 @@ BAD: list[tuple[Any, str]] = [
     (line(surprise=1), "invalid"),
     (line(external_id="bell \a"), "invalid"),
     (line(end_user_id=5), "invalid"),
+    (line(end_user_id=2**70), "invalid"),
     ("no object", "invalid"),
     ({}, "invalid"),
     (with_tokens(expires_at="tomorrow"), "invalid"),
@@ -195,6 +197,36 @@ async def test_what_nothing_can_refresh_is_marked_where_that_is_allowed(api: Api
     assert grant.expires_at <= await api.gateway.regions.home.database.fetchval("SELECT gateway.now()")
 
 
+async def test_what_is_minted_needs_no_refresh_token(api: Api) -> None:
+    """A GitHub App's installation: which one it is, is all that minting needs."""
+    asked = {
+        "name": "gh", "provider": "github", "client_id": "c", "settings": {"app_slug": "ours"},
+        "access_profiles": {"installation": {}, "user": {}},
+    }  # fmt: skip
+    assert (await api("POST", "/v1/integrations", asked)).status_code == 201
+    found = await brought(
+        api,
+        *(
+            line(number, integration="gh", access_profiles={profile: tokens})
+            for number, (profile, tokens) in enumerate([
+                ("installation", {"kind": "installation", "parameters": {"installation": "42"}}),
+                ("installation", {"kind": "installation"}),
+                ("installation", {"access_token": "a", "refresh_token": "r", "expires_at": LONG_AGO}),
+                ("user", {"kind": "installation", "parameters": {"installation": "42"}}),
+                ("user", {"access_token": "a"}),
+            ])
+        ),
+    )  # fmt: skip
+    assert [one["reason"] for one in found] == [None, "installation_missing", "wrong_kind", "wrong_kind", None]
+    grant = await grant_of(api, found[0]["connection"], "installation")
+    assert (grant.state, grant.kind, grant.has_refresh, grant.expires_at is None) == (
+        "active",
+        "installation",
+        False,
+        False,
+    )
+
+
 async def test_a_dry_run_does_nothing(api: Api) -> None:
     """It says what would become of each line."""
     await brought(api, line(1))
@@ -210,6 +242,14 @@ async def test_a_key_without_the_right_may_not(api: Api) -> None:
         key = await api.key(role)
         for path in ("import", "export", "activate", "hold"):
             problem(await api("POST", f"/v1/connections/{path}", {}, key=key), 403, "forbidden")
+
+
+async def test_two_imports_of_the_same_lines_at_once(api: Api) -> None:
+    """In whatever order: each connection is made once, and nobody is refused for the other's sake."""
+    lines = [line(n) for n in range(60)]
+    first, second = await asyncio.gather(brought(api, *lines), brought(api, *reversed(lines)))
+    assert sorted(one["result"] for one in (*first, *second)) == ["imported"] * 60 + ["unchanged"] * 60
+    assert await count(api, "connections") == await count(api, "tokens") == len(await events(api)) == 60
 
 
 async def test_a_thousand_lines_in_a_few_seconds(api: Api) -> None:

@@ -16,6 +16,9 @@ import schemathesis
 
 Part = Literal["path", "query", "body"]
 KNOWN: dict[str, Any] = json.loads(os.environ.get("KNOWN", "{}"))
+RECIPIENT = (
+    "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"  # a public key: https://www.rfc-editor.org/rfc/rfc7748 section 6.1
+)
 # Parameters of a query, and fields of a body.
 GET_BY = {
     "tenant": "tenant_id",
@@ -93,6 +96,10 @@ def map_body(context: Any, body: Any) -> Any:
         mapped["secret"] = f"a secret of decent length {turn}"
     elif path.endswith("/commit"):
         mapped["partitions"] = KNOWN["leased"][: 1 + turn % 5]
+    elif path in ("/v1/connections/activate", "/v1/connections/hold"):
+        mapped = {"tenant": KNOWN["tenant_id"][turn % len(KNOWN["tenant_id"])]}
+    elif path == "/v1/connections/export":
+        mapped["recipient"] = RECIPIENT
     elif path == "/v1/connect/sessions":
         mapped = {"tenant": KNOWN["tenant_id"][turn % 3], "integration": "sandbox", "access_profiles": ["reader"]}
     elif path.endswith("/complete"):
