@@ -83,7 +83,6 @@ async def test_while_the_database_is_away_pages_say_so(settings: Settings, clock
                 answer = await shown.answer(method, path, query, [])
                 assert (answer.status, dict(answer.headers)["retry-after"]) == (503, "2")
                 assert b"Not available just now" in answer.body
-            await line.mend()
         finally:
             await gateway.close()
 
