@@ -7,6 +7,7 @@ a success is a `TokenSet` for each access profile that it fills.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from gateway.catalog import Integration
 from providers import oauth
@@ -21,29 +22,43 @@ def redirect_uri(public_url: str, integration: Integration) -> str:
     return f"{public_url}/oauth/callback/{integration.name}"
 
 
-def app_of(integration: Integration, public_url: str, parameters: Mapping[str, str] | None = None) -> App:
+def app_of(
+    integration: Integration,
+    public_url: str,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    now: datetime | None = None,
+    callback: Mapping[str, str] | None = None,
+    nonce: str | None = None,
+) -> App:
     """The integration as its provider module sees it.    Raises: Misconfigured, it lacks a client id or secret.
 
     `parameters`: URL parts that were chosen for a session. What the operator has set cannot be overridden by them.
+    `now`, `callback` and `nonce` are as in `App`: minting needs the first, identifying takes all three.
     """
     facts = facts_of(integration)
     if integration.client_id is None:
         raise Misconfigured("client_id_missing")
-    if not integration.client_secrets and facts.client_auth != "none":
+    client_secret, private_key = oauth.told_apart(integration.client_secrets)
+    if not client_secret and facts.client_auth != "none":
         raise Misconfigured("client_secret_missing")
     fixed = {name: value for name, value in integration.settings.items() if isinstance(value, str)}
     return App(
         client_id=integration.client_id,
-        client_secret=integration.client_secrets[0].decode() if integration.client_secrets else "",
+        client_secret=client_secret,
+        private_key=private_key,
         settings=integration.settings,
-        parts={**(parameters or {}), **fixed},
+        parts={**facts.default_parts, **(parameters or {}), **fixed},
         redirect_uri=redirect_uri(public_url, integration),
+        now=now,
+        callback=callback or {},
+        nonce=nonce,
     )
 
 
 def facts_of(integration: Integration) -> OAuthFacts:
-    """Raises: Misconfigured, this provider connects no accounts."""
-    facts = integration.provider.oauth
+    """The facts for this integration's settings.    Raises: Misconfigured, this provider connects no accounts."""
+    facts = integration.provider.oauth_for(integration.settings)
     if facts is None:
         raise Misconfigured("connects_no_accounts")
     return facts

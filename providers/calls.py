@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import orjson
 
-from providers.errors import OddAnswer
+from providers.errors import GrantEnded, OddAnswer, ProviderError, RateLimited, ScopeLacking, Unreachable
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -66,3 +66,38 @@ def bearer(method: str, url: str, token: str, headers: Mapping[str, str] | None 
     return Request(
         method, url, {"authorization": f"Bearer {token}", "accept": "application/json", **(headers or {})}, body
     )
+
+
+def api_refusal(response: Response) -> ProviderError | None:
+    """What an answer of a provider's API (not of its token endpoint) says about the token; None: it works.
+
+    401 is `GrantEnded`, code `token_rejected`: the strongest thing that a call can show. Whoever gets it knows how
+    fresh the token was, and decides (PROTOCOLS 4). Source: RFC 6750 section 3.1.
+    """
+    status, later = response.status, retry_after_s(response)
+    if 200 <= status < 300:
+        return None
+    if status == 429 or (status == 403 and later is not None):  # GitHub's secondary limits are 403 with Retry-After
+        return RateLimited(status=status, retry_after_s=later)
+    if status == 401:
+        return GrantEnded("token_rejected", status=status)
+    if status == 403:
+        return ScopeLacking(status=status)
+    if status >= 500 or status == 408:
+        return Unreachable(status=status, retry_after_s=later)
+    return OddAnswer(status=status)
+
+
+async def called(http: Http, request: Request) -> dict[str, Any]:
+    """The JSON object that an API call brings.    Raises: ProviderError, as `api_refusal` tells."""
+    response = await http.send(request)
+    refused = api_refusal(response)
+    if refused is not None:
+        raise refused
+    return response.json()
+
+
+def retry_after_s(response: Response) -> float | None:
+    """`Retry-After` in seconds, where it is a number of them."""
+    told = response.headers.get("retry-after", "").strip()
+    return float(told) if told.isascii() and told.isdigit() and len(told) < 9 else None

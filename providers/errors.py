@@ -111,6 +111,12 @@ class Misconfigured(ProviderError):
     code = "misconfigured"
 
 
+class Suspended(ProviderError):
+    """The provider (or an admin there) paused the grant and may lift that. Nothing to start over."""
+
+    code = "suspended"
+
+
 class ScopeLacking(ProviderError):
     """The token works, and does not reach that far."""
 

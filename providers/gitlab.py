@@ -7,12 +7,19 @@ the right `X-Gitlab-Token`. The plain token counts only where it is all there is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from providers import signatures, standard_signatures
+from pydantic import BaseModel, ConfigDict, Field
+
+from providers import oauth_calls, signatures, standard_signatures
+from providers.calls import Http, bearer, called
 from providers.contract import Delivery, Facts, Item, Sequence, Trust, Verified, event_name
+from providers.errors import OddAnswer
+from providers.oauth import App, Identity, OAuthFacts, TokenSet, filled
 from providers.reading import account, at, document, identifier, text
+from providers.urls import Base
 
 FACTS = Facts(
     name="gitlab",
@@ -28,6 +35,40 @@ FACTS = Facts(
     # Four failures in a row disable the hook for a minute and more (5xx), or until somebody enables it (4xx).
     retries=False,
 )
+
+# https://docs.gitlab.com/api/oauth2/, also where no other page is named; the paths are the same at every instance.
+OAUTH = OAuthFacts(
+    authorize_url="{base_url}/oauth/authorize",
+    token_url="{base_url}/oauth/token",
+    revoke_url="{base_url}/oauth/revoke",  # client_id, client_secret and token in the body
+    api_base="{base_url}",
+    default_parts={"base_url": "https://gitlab.com"},
+    client_auth="post",
+    pkce=True,
+    access_ttl_s=7200,
+    # "invalidates the existing access_token and refresh_token"; and the redirect URI has to be sent again
+    rotation="strict",
+    refresh_ends_access=True,
+    refresh_sends_redirect_uri=True,
+    # Doorkeeper's, of which GitLab's server is made: doorkeeper-gem/doorkeeper, config/locales/en.yml (not verified)
+    configuration=frozenset(
+        {"invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_request"}
+        | {"invalid_redirect_uri"}
+    ),
+    revoke_reach="token",
+)
+
+
+class Settings(BaseModel):
+    """Where the instance is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base_url: Base = Field(
+        "https://gitlab.com",
+        description="A self-managed instance, e.g. https://gitlab.example.com, no slash at its end.",
+    )
+
 
 PREFIX = b"whsec_"  # of a signing token; GitLab makes them with 32 bytes
 
@@ -60,6 +101,32 @@ def check_secret(secret: bytes) -> str | None:
     if not secret.startswith(PREFIX):
         return signatures.text_secret_complaint(secret)
     return standard_signatures.complaint(secret)
+
+
+async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Identity:
+    """The user whose token it is, as the token's own data tell with whatever scope (`/api/v4/user` wants `read_user`).
+
+    They also tell the application: a token of another one is refused.
+    """
+    said = await _token_info(http, app, next(iter(tokens.values())))
+    if at(said, "application", "uid") != app.client_id:
+        raise OddAnswer("other_client")
+    user = f"user:{oauth_calls.key_at(said, 'resource_owner_id')}"
+    return Identity(subject=user, accounts=(user,))
+
+
+async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
+    """RFC 7009."""
+    await oauth_calls.revoke(http, OAUTH, app, tokens)
+
+
+async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+    """401 once it is over."""
+    await _token_info(http, app, tokens)
+
+
+async def _token_info(http: Http, app: App, tokens: TokenSet) -> dict[str, Any]:
+    return await called(http, bearer("GET", filled("{base_url}/oauth/token/info", OAUTH, app), tokens.access_token))
 
 
 def _event(payload: dict[str, Any], header: str) -> str:

@@ -9,33 +9,37 @@ The URL decides which of the two schemes counts, never the request: a delivery c
   secret of the hook endpoint, which Google repeats in a header.
 
 Only the wrapped form of Pub/Sub push is read ("payload unwrapping" off, the default).
+
+Accounts are known by `sub` of an id token whose signature we check, so every consent asks for `openid` too.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from google.auth import crypt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from providers import signatures
+from providers import jwt, oauth, signatures
+from providers.calls import Http, Request, Response, called, form
 from providers.contract import Delivery, Facts, Item, Sequence, Trust, Verified, event_name
 from providers.errors import (
+    GrantEnded,
     Malformed,
     NotConfigured,
+    OddAnswer,
+    ProviderError,
     Refused,
     SignatureMismatch,
-    TimestampOutOfRange,
     UnknownKey,
     WrongAudience,
     WrongSender,
 )
+from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
+from providers.oauth_calls import key_at
 from providers.reading import account, at, document, identifier, iso_instant, loads, text
 
 FACTS = Facts(
@@ -61,9 +65,49 @@ FACTS = Facts(
     ack_deadline_s=10.0,  # Pub/Sub's default ackDeadlineSeconds, which is the timeout of the push too
 )
 
+# https://developers.google.com/identity/protocols/oauth2/web-server (endpoints, offline access, incremental consent,
+# revocation) unless another page is named.
+OAUTH = OAuthFacts(
+    authorize_url="https://accounts.google.com/o/oauth2/v2/auth",
+    token_url="https://oauth2.googleapis.com/token",
+    revoke_url="https://oauth2.googleapis.com/revoke",  # takes either token, and no client authentication
+    api_base="https://oauth2.googleapis.com",
+    api_hosts=("www.googleapis.com",),  # FACTS.keys_url
+    issuer="https://accounts.google.com",  # https://accounts.google.com/.well-known/openid-configuration
+    client_auth="post",
+    pkce=True,
+    # Consents of one user to one app (all client ids of a Cloud project) are one grant; its tokens are for the union.
+    scopes_merge=True,
+    incremental=True,
+    # A refresh token comes with a consent screen only: without `prompt`, an account that has been connected before (by
+    # another tenant, say) would come back without one. NangoHQ/nango, packages/providers/providers.yaml
+    authorize_extra={"access_type": "offline", "include_granted_scopes": "true", "prompt": "consent"},
+    access_ttl_s=3600,
+    # Six months without use; seven days in all while the consent screen's publishing status is Testing; 100 live ones
+    # per account and client id. https://developers.google.com/identity/protocols/oauth2#expiration
+    refresh_idle_s=180 * 24 * 3600,
+    rotation="none",
+    # googleapis/google-auth-library-python, google/oauth2/_client.py; deleted_client and the last: not verified
+    configuration=frozenset(
+        {*("invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_request")}
+        | {"deleted_client", "redirect_uri_mismatch", "org_internal"}
+    ),
+    transient=frozenset({"temporarily_unavailable", "server_error", "internal_failure", "slow_down"}),
+    revoke_reach="account",  # the whole grant goes, with every token of it
+)
+
+# The grant lives, but its owner has to log in again (session control of Google Cloud): only a person can.
+# googleapis/google-auth-library-python, google/oauth2/reauth.py
+REAUTH = frozenset({"invalid_rapt", "rapt_required"})
+
+# What these are called in the answer. https://developers.google.com/identity/protocols/oauth2/scopes#openid-connect
+SPELT_OUT = {
+    "email": "https://www.googleapis.com/auth/userinfo.email",
+    "profile": "https://www.googleapis.com/auth/userinfo.profile",
+}
+
 # Both are in use: googleapis/google-auth-library-python, google/oauth2/id_token.py
 ISSUERS = frozenset({"accounts.google.com", "https://accounts.google.com"})
-SKEW_S = 60  # how far our clock and Google's may differ at both ends of a token's life
 LONGEST_TOKEN = 256  # characters that Google takes as a channel's `token`
 
 
@@ -103,6 +147,89 @@ def check_secret(secret: bytes) -> str | None:
     return signatures.text_secret_complaint(secret)
 
 
+def authorize(asked: Asked, app: App) -> Mapping[str, str]:
+    """With `openid`, for the id token; the nonce binds that one to this consent."""
+    scopes = {name: tuple(dict.fromkeys(("openid", *of))) for name, of in asked.scopes.items()}
+    sent = oauth.authorize_parameters(OAUTH, app, replace(asked, scopes=scopes or {"": ("openid",)}))
+    more = {"nonce": asked.nonce, "login_hint": asked.login_hint}
+    return sent | {name: value for name, value in more.items() if value is not None}
+
+
+def token_sets(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, TokenSet]:
+    """Users untick scopes: the answer tells what is left, in the long spelling of `email` and `profile`."""
+    found = oauth.token_set(OAUTH, answer)
+    if found.scopes is not None:
+        short = {short for short, long in SPELT_OUT.items() if long in found.scopes}
+        found = replace(found, scopes=found.scopes | short)
+    return dict.fromkeys(asked.scopes, found)
+
+
+def classify(response: Response) -> ProviderError | None:
+    """`invalid_grant` says by its subtype whether a login is all that is missing."""
+    refused = oauth.refusal(OAUTH, response)
+    if isinstance(refused, GrantEnded):
+        subtype = text(response.json().get("error_subtype"))
+        return GrantEnded(subtype, status=refused.status) if subtype in REAUTH else refused
+    return refused
+
+
+async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Identity:
+    """By the id token of the consent; tokens that were imported have none: Google is asked for whom and whose they are.
+
+    https://developers.google.com/identity/openid-connect/openid-connect#obtainuserinfo: `sub` is the one stable key.
+    """
+    of = next(iter(tokens.values()))
+    if of.id_token is not None:
+        said = await _id_token(http, app, of.id_token)
+    else:
+        said = await _token_info(http, of)
+        if said.get("aud") != app.client_id:
+            raise OddAnswer("other_client")
+    subject = f"user:{key_at(said, 'sub')}"
+    verified = said.get("email_verified") in (True, "true")  # tokeninfo answers in texts
+    mailbox = identifier(text(said.get("email")).lower()) if verified else None
+    return Identity(subject=subject, accounts=(subject, *account("email", mailbox)), reach=subject)
+
+
+async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
+    """`invalid_token` says that it is gone."""
+    assert OAUTH.revoke_url is not None
+    response = await http.send(form(OAUTH.revoke_url, {"token": tokens.refresh_token or tokens.access_token}))
+    refused = oauth.refusal(replace(OAUTH, terminal=OAUTH.terminal | {"invalid_token"}), response)
+    if refused is not None and not isinstance(refused, GrantEnded):
+        raise refused
+
+
+async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+    """Raises what tokeninfo says."""
+    await _token_info(http, tokens)
+
+
+async def _token_info(http: Http, tokens: TokenSet) -> dict[str, Any]:
+    """Asked by POST, so that the token is in no URL (oauth2.v2 of Google's API discovery; in a form: not verified)."""
+    response = await http.send(form(f"{OAUTH.api_base}/tokeninfo", {"access_token": tokens.access_token}))
+    if response.status == 400 and response.json():
+        raise GrantEnded("token_rejected", status=400)
+    refused = oauth.refusal(OAUTH, response)
+    if refused is not None:
+        raise refused
+    return response.json()
+
+
+async def _id_token(http: Http, app: App, token: str) -> dict[str, Any]:
+    """Its claims, checked by the published keys: those at hand, else as they are published now."""
+    try:
+        try:
+            claims = jwt.verified(token, app.keys)
+        except UnknownKey:
+            assert FACTS.keys_url is not None
+            claims = jwt.verified(token, await called(http, Request("GET", FACTS.keys_url)))
+    except Refused as refused:
+        raise OddAnswer(f"id_token_{refused.reason}") from None
+    jwt.check_id_token(claims, app, ISSUERS)
+    return claims
+
+
 def _verify_channel(delivery: Delivery, trust: Trust) -> Verified:
     signatures.header(delivery, "x-goog-channel-id")
     token = signatures.raw(signatures.header(delivery, "x-goog-channel-token"))
@@ -116,83 +243,15 @@ def _verify_push(delivery: Delivery, trust: Trust, now: datetime) -> Verified:
     scheme, _, token = signatures.header(delivery, "authorization").partition(" ")
     if scheme != "Bearer":
         raise SignatureMismatch("not a bearer token")
-    claims = _claims(token, trust.keys)
+    claims = jwt.verified(token, trust.keys)
     if text(claims.get("iss")) not in ISSUERS:
         raise WrongSender("iss")
     if claims.get("aud") != audience:
         raise WrongAudience("aud")
     if claims.get("email") != sender or claims.get("email_verified") is not True:
         raise WrongSender("email")
-    _judge_time(claims, now)
+    jwt.judge_time(claims, now)
     return Verified("oidc")
-
-
-def _claims(token: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """What the JWT `token` says, its signature checked; times are not.    Raises: SignatureMismatch, UnknownKey.
-
-    google-auth checks the signature. Its `jwt.decode` is not used: it asks its own clock, takes several algorithms,
-    and its lenient base64 lets different texts pass for one signature.
-    """
-    parts = token.split(".")
-    if len(parts) != 3:
-        raise SignatureMismatch("not a JWT")
-    head, claims, signature = _segment(parts[0]), _segment(parts[1]), _unbase64url(parts[2])
-    # RS256 alone: "none" has no signature, and HS256 would take the public key for a secret. `crit` names
-    # extensions that a verifier must know; we know none.
-    if head.get("alg") != "RS256" or "crit" in head:
-        raise SignatureMismatch("alg")
-    kid = text(head.get("kid"))
-    if not kid:
-        raise SignatureMismatch("kid")
-    pem = keys.get(kid)
-    if not isinstance(pem, str):
-        raise UnknownKey("kid")
-    if not _verifier(pem).verify(f"{parts[0]}.{parts[1]}".encode(), signature):
-        raise SignatureMismatch
-    return claims
-
-
-@lru_cache(maxsize=16)  # Google publishes two or three; reading a certificate costs as much as checking a signature
-def _verifier(pem: str) -> crypt.RSAVerifier:
-    try:
-        key = x509.load_pem_x509_certificate(pem.encode()).public_key()
-    except ValueError:
-        raise UnknownKey("the published key is no PEM certificate") from None
-    if not isinstance(key, RSAPublicKey):
-        raise UnknownKey("the published key is not RSA")
-    return crypt.RSAVerifier(key)  # type: ignore[no-untyped-call]  # google-auth has no types here
-
-
-def _segment(segment: str) -> dict[str, Any]:
-    try:
-        return document(_unbase64url(segment))
-    except Malformed:
-        raise SignatureMismatch("not a JWT") from None
-
-
-def _unbase64url(segment: str) -> bytes:
-    """The bytes of which `segment` is the one unpadded base64url form.    Raises: SignatureMismatch."""
-    try:
-        data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-    except ValueError:
-        raise SignatureMismatch("not base64url") from None
-    if base64.urlsafe_b64encode(data).rstrip(b"=") != segment.encode():
-        raise SignatureMismatch("not base64url")
-    return data
-
-
-def _judge_time(claims: Mapping[str, Any], now: datetime) -> None:
-    """Between `iat` and `exp`, give or take `SKEW_S`, by `now` and no other clock."""
-    issued, expires, moment = _time(claims.get("iat")), _time(claims.get("exp")), now.timestamp()
-    if not issued - SKEW_S <= moment <= expires + SKEW_S:
-        raise TimestampOutOfRange("iat, exp", skew_s=moment - issued)
-
-
-def _time(value: Any) -> int:
-    """`value` as whole seconds since 1970.    Raises: SignatureMismatch."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 53:
-        raise SignatureMismatch("iat, exp")
-    return value
 
 
 def _notification(delivery: Delivery) -> Item:

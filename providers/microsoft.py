@@ -6,19 +6,34 @@ documentation asks.
 
 Rich notifications (`encryptedContent`) are held to `clientState` like any other and passed on as they are; their
 `validationTokens` belong to the whole request, are not part of an item, and so are never stored.
+
+Accounts are known by tenant and object id of an id token. It comes from the token endpoint itself, over TLS, which may
+stand for its signature (OpenID Connect Core section 3.1.3.7, step 6); its issuer, audience, nonce and times are checked.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from providers import signatures
+from pydantic import BaseModel, ConfigDict, Field
+
+from providers import jwt, oauth, signatures
+from providers.calls import Http, bearer, called
 from providers.contract import Answer, Delivery, Facts, Handshake, Item, Sequence, Trust, Verified, event_name
-from providers.errors import HandshakeRefused, Malformed, NotConfigured, SignatureMismatch, SignatureMissing
+from providers.errors import (
+    HandshakeRefused,
+    Malformed,
+    NotConfigured,
+    OddAnswer,
+    SignatureMismatch,
+    SignatureMissing,
+)
+from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.reading import account, at, document, identifier, text
 from providers.slicing import blank, elements
 
@@ -38,6 +53,42 @@ FACTS = Facts(
     signals=("lifecycle.",),
 )
 
+TENANT = (
+    r"common|organizations|consumers|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|" + rf"({oauth.LABEL}\.)+[a-z]{{2,63}}"
+)
+
+# MicrosoftDocs/entra-docs, docs/identity-platform/v2-oauth2-auth-code-flow.md, unless another page is named
+OAUTH = OAuthFacts(
+    authorize_url="https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
+    token_url="https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+    revoke_url=None,  # there is no RFC 7009 endpoint: users and admins take consents back, apps do not
+    api_base="https://graph.microsoft.com",
+    # By the operator's settings, else for a session (an app-only grant is of one tenant); never another host's.
+    user_parts={"tenant": TENANT},
+    default_parts={"tenant": "common"},
+    client_auth="post",
+    pkce=True,
+    incremental=True,  # docs/identity-platform/consent-types-developer.md; consents add up, the token is for their union
+    scopes_merge=True,
+    grant_kinds=("code", "client_credentials"),  # docs/identity-platform/v2-oauth2-client-creds-grant-flow.md
+    access_ttl_s=3600,  # 60 to 90 minutes; expires_in tells
+    # docs/identity-platform/refresh-tokens.md: 90 days, a new one with each use, and the old one is not revoked by it
+    refresh_idle_s=90 * 24 * 3600,
+    rotation="grace",
+    reuse_grace_s=90 * 24 * 3600,
+    # docs/identity-platform/reference-error-codes.md: `error` is for code to react to; AADSTS numbers and texts change.
+    # unauthorized_client: the app is not, or no longer, in that tenant.
+    terminal=frozenset({"invalid_grant", "interaction_required", "consent_required", "unauthorized_client"}),
+    configuration=frozenset(
+        {"invalid_client", "invalid_request", "invalid_scope", "invalid_resource", "unsupported_grant_type"}
+    ),
+    transient=frozenset({"temporarily_unavailable", "server_error", "slow_down"}),
+    revoke_reach="account",
+)
+
+GRAPH = "https://graph.microsoft.com/"
+SIGN_IN = ("openid", "offline_access")  # an id token, and a refresh token
+
 # "Validation: Testing client application reachability for subscription Request-Id: …" is what comes; it is opaque,
 # so anything that prints, except what would start markup. A real one is about 120 characters.
 TOKEN = re.compile(r"[ -%'-;=?-~]{1,1024}")  # printable ASCII without & < >
@@ -47,6 +98,19 @@ MAX_FIELDS = 100
 MOST_COMMAS = 100_000
 MOST_MEMBERS = 1_000  # of the body itself, which has two
 CLIENT_STATE_MOST = 128  # characters, on creation of a subscription
+
+
+class Settings(BaseModel):
+    """Whose accounts may be connected."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tenant: str | None = Field(
+        None,
+        pattern=f"^({TENANT})$",
+        max_length=253,
+        description="A tenant's id or domain, or common, organizations, consumers; else as each session says, or common.",
+    )
 
 
 def handshake(delivery: Delivery, trust: Trust) -> Answer | None:
@@ -102,6 +166,62 @@ def check_secret(secret: bytes) -> str | None:
     if len(secret) > CLIENT_STATE_MOST:
         return f"is longer than the {CLIENT_STATE_MOST} characters that a subscription takes"
     return signatures.text_secret_complaint(secret)
+
+
+def authorize(asked: Asked, app: App) -> Mapping[str, str]:
+    """With `openid` and `offline_access`, whoever forgets them; the nonce binds the id token to this consent."""
+    scopes = {name: tuple(dict.fromkeys((*of, *SIGN_IN))) for name, of in asked.scopes.items()}
+    sent = oauth.authorize_parameters(OAUTH, app, replace(asked, scopes=scopes or {"": SIGN_IN}))
+    more = {"nonce": asked.nonce, "login_hint": asked.login_hint, "prompt": "select_account" if asked.again else None}
+    return sent | {name: value for name, value in more.items() if value is not None}
+
+
+def token_sets(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, TokenSet]:
+    """Granted scopes in the spelling that was asked for: Graph's own come back with or without its name, in any case.
+
+    `offline_access` is never named: a refresh token says that it was granted.
+    """
+    found = oauth.token_set(OAUTH, answer)
+    if found.scopes is None:
+        return dict.fromkeys(asked.scopes, found)
+    told = {_plain(one) for one in found.scopes} | ({"offline_access"} if found.refresh_token else set())
+    named = {one for of in asked.scopes.values() for one in of}
+    scopes = {one for one in named if _plain(one) in told}
+    scopes |= {one for one in found.scopes if _plain(one) not in {_plain(asked_for) for asked_for in named}}
+    return dict.fromkeys(asked.scopes, replace(found, scopes=frozenset(scopes)))
+
+
+async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Identity:
+    """`tid` and `oid`: `sub` differs from app to app, names and addresses change hands.
+
+    MicrosoftDocs/entra-docs, docs/identity-platform/id-token-claims-reference.md
+    """
+    token = next(iter(tokens.values())).id_token
+    if token is None:
+        raise OddAnswer("no_id_token")
+    try:
+        claims = jwt.claims_of(token)
+    except SignatureMismatch:
+        raise OddAnswer("odd_id_token") from None
+    user = account("user", claims.get("tid"), claims.get("oid"))
+    if not user:
+        raise OddAnswer("no_subject")
+    jwt.check_id_token(claims, app, {f"https://login.microsoftonline.com/{claims['tid']}/v2.0"})
+    return Identity(subject=user[0], accounts=user, reach=user[0])
+
+
+async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+    """Graph's userinfo wants `openid` only. A token for another API shows nothing there, least of all that it is over.
+
+    MicrosoftDocs/entra-docs, docs/identity-platform/userinfo.md
+    """
+    if any("://" in scope and not scope.startswith(GRAPH) for scope in tokens.scopes or ()):
+        raise OddAnswer("not_graphs_token")
+    await called(http, bearer("GET", f"{OAUTH.api_base}/oidc/userinfo", tokens.access_token))
+
+
+def _plain(scope: str) -> str:
+    return scope.removeprefix(GRAPH).lower()
 
 
 def _elements(body: bytes) -> list[bytes]:

@@ -2,6 +2,8 @@
 
 A module that connects accounts defines `OAUTH: OAuthFacts`, and may define
 
+- `oauth_facts(settings) -> OAuthFacts`: the facts of an integration with these settings, where they depend on them
+  (default: `OAUTH`); ask for them by `Provider.oauth_for(settings)`, which also puts the operator's URL parts in,
 - `authorize(asked, app) -> Mapping[str, str]`: parameters of the authorization URL (default: `authorize_parameters`),
 - `token_sets(answer, asked) -> Mapping[profile, TokenSet]`: what a token answer holds, of an exchange and of a refresh
   alike (default: `token_set` for the profile that was asked for),
@@ -9,7 +11,8 @@ A module that connects accounts defines `OAUTH: OAuthFacts`, and may define
 - `identify(http, app, tokens) -> Identity`: whose account these tokens (by access profile) are of; always there where
   a person consents,
 - `mint(http, app, accounts) -> TokenSet`: a token that is made anew instead of refreshed, for account keys such as
-  `installation:42` (GitHub),
+  `installation:42` (GitHub); what has to be known to mint again is in `TokenSet.parameters`:
+  `{"installation": "42"}`,
 - `revoke(http, app, tokens) -> None`: end the grant at the provider; one that is gone already is no error,
 - `probe(http, app, tokens) -> None`: a cheap call with the access token; raises what it shows.
 
@@ -20,14 +23,15 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import orjson
 
-from providers.calls import FORM, Request, Response
+from providers.calls import FORM, Request, Response, retry_after_s
 from providers.errors import GrantEnded, Misconfigured, OddAnswer, ProviderError, RateLimited, Unreachable
 
 Reach = Literal["token", "account", "installation"]
@@ -46,7 +50,9 @@ class OAuthFacts:
     api_hosts: tuple[str, ...] = ()  # further hosts that this module's calls go to
     # URL parts that an end user or the platform chooses for a session, each with the whole pattern it must match.
     user_parts: Mapping[str, str] = field(default_factory=dict)
-    issuer: str | None = None  # what `iss` of the authorization response must be, where it is sent (RFC 9207)
+    default_parts: Mapping[str, str] = field(default_factory=dict)  # where neither settings nor session name one
+    # What `iss` of the authorization response must be, where it is sent (RFC 9207); may hold {parts}.
+    issuer: str | None = None
     issuer_always: bool = False  # the server announces it: an answer without `iss` is refused
     client_auth: Literal["basic", "post", "none"] = "post"
     token_encoding: Literal["form", "json"] = "form"
@@ -55,6 +61,7 @@ class OAuthFacts:
     scopes_merge: bool = False  # one grant per account and app: a narrower consent is folded into the wider one
     incremental: bool = False  # may ask for just the missing scopes, and gets the union
     profiles: tuple[str, ...] = ()  # fixed access profiles, all filled by one consent (Slack's bot and user)
+    minted: tuple[str, ...] = ()  # those of `profiles` whose tokens `mint` makes for the accounts of the identity
     authorize_extra: Mapping[str, str] = field(default_factory=dict)
     token_extra: Mapping[str, str] = field(default_factory=dict)  # of the code exchange
     refresh_sends_redirect_uri: bool = False
@@ -88,6 +95,12 @@ class App:
     parts: Mapping[str, str] = field(default_factory=dict)  # URL parts: the settings' and the session's
     redirect_uri: str = ""
     keys: Mapping[str, Any] = field(repr=False, default_factory=dict)  # the provider's published keys, by kid
+    private_key: str = field(repr=False, default="")  # PEM, of a GitHub App
+    now: datetime | None = None  # when this call is made, UTC: `mint` needs it; id tokens are judged by it if given
+    # Of the consent that `identify` is asked about: all parameters that the callback brought but `code` and `state`,
+    # and the nonce that went out.
+    callback: Mapping[str, str] = field(repr=False, default_factory=dict)
+    nonce: str | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +108,7 @@ class Asked:
     """What a consent asks for."""
 
     scopes: Mapping[str, tuple[str, ...]]  # by access profile: required and optional ones together, in their order
+    optional: frozenset[str] = frozenset()  # those of them that the connection works without
     state: str = field(repr=False, default="")
     code_challenge: str | None = None
     nonce: str | None = field(repr=False, default=None)
@@ -144,14 +158,20 @@ def with_query(url: str, parameters: Mapping[str, str]) -> str:
 
 
 PART = re.compile(r"\{([a-z_]+)\}")
+LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"  # one DNS label: the pattern of a part that stands in a host name
 
 
 def filled(url: str, facts: OAuthFacts, app: App) -> str:
-    """`url` with its {parts}; what a user chose must match its whole pattern.    Raises: Misconfigured."""
+    """`url` with its {parts}: the operator's where the settings name one, else the session's, else the default.
+
+    Raises: Misconfigured: one is missing, or what a user may choose does not match its whole pattern."""
 
     def part(found: re.Match[str]) -> str:
         name = found[1]
-        value = app.parts.get(name)
+        value = app.settings.get(name)
+        if not value and (name in facts.user_parts or name not in facts.default_parts):
+            value = app.parts.get(name)
+        value = value or facts.default_parts.get(name)
         if not isinstance(value, str) or not value:
             raise Misconfigured(f"{name}_missing")
         pattern = facts.user_parts.get(name)
@@ -160,6 +180,34 @@ def filled(url: str, facts: OAuthFacts, app: App) -> str:
         return value
 
     return PART.sub(part, url)
+
+
+def settled(facts: OAuthFacts, settings: Mapping[str, Any]) -> OAuthFacts:
+    """`facts` with the operator's URL parts put in; what a session may still choose stays a {part}."""
+
+    def part(found: re.Match[str]) -> str:
+        value = settings.get(found[1]) or (None if found[1] in facts.user_parts else facts.default_parts.get(found[1]))
+        return value if isinstance(value, str) else found[0]
+
+    def put_in(url: str | None) -> str | None:
+        return None if url is None else PART.sub(part, url)
+
+    return replace(
+        facts,
+        authorize_url=put_in(facts.authorize_url),
+        token_url=PART.sub(part, facts.token_url),
+        revoke_url=put_in(facts.revoke_url),
+        issuer=put_in(facts.issuer),
+        api_base=put_in(facts.api_base),
+    )
+
+
+def told_apart(secrets: Sequence[bytes]) -> tuple[str, str]:
+    """An integration's client secrets, newest first, as (client secret, private key): a PEM text is the key."""
+    texts = [secret.decode("utf-8", "replace") for secret in secrets]
+    keys = [text for text in texts if text.lstrip().startswith("-----BEGIN ")]
+    plain = [text for text in texts if text not in keys]
+    return (plain[0] if plain else ""), (keys[0] if keys else "")
 
 
 def token_request(facts: OAuthFacts, app: App, fields: Mapping[str, str]) -> Request:
@@ -194,13 +242,16 @@ def revoke_request(facts: OAuthFacts, app: App, token: str, hint: str) -> Reques
     return _authenticated(url, facts, app, {"token": token, "token_type_hint": hint})
 
 
+def basic(app: App) -> str:
+    """The client's HTTP Basic authentication; both halves form-encoded first (RFC 6749 section 2.3.1)."""
+    pair = f"{quote(app.client_id, safe='')}:{quote(app.client_secret, safe='')}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
 def _authenticated(url: str, facts: OAuthFacts, app: App, fields: Mapping[str, str]) -> Request:
     sent, headers = dict(fields), {"accept": "application/json"}
     if facts.client_auth == "basic":
-        pair = (
-            f"{quote(app.client_id, safe='')}:{quote(app.client_secret, safe='')}"  # section 2.3.1: form-encoded first
-        )
-        headers["authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        headers["authorization"] = basic(app)
     else:
         sent["client_id"] = app.client_id
         if facts.client_auth == "post":
@@ -235,12 +286,6 @@ def _error_code(facts: OAuthFacts, response: Response) -> str | None:
     except OddAnswer:
         return None
     return code if isinstance(code, str) and code else None
-
-
-def retry_after_s(response: Response) -> float | None:
-    """`Retry-After` in seconds, where it is a number of them."""
-    told = response.headers.get("retry-after", "").strip()
-    return float(told) if told.isascii() and told.isdigit() and len(told) < 9 else None
 
 
 def token_set(facts: OAuthFacts, answer: Mapping[str, Any]) -> TokenSet:

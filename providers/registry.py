@@ -18,11 +18,14 @@ import providers
 from providers.calls import Http, Response
 from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified
 from providers.errors import ProviderError
-from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
+from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet, settled
 
 # Rooms of this package that are not a provider.
 SHARED = frozenset(
-    {"calls", "contract", "errors", "oauth", "reading", "registry", "signatures", "slicing", "standard_signatures"}
+    {
+        *("calls", "contract", "errors", "jwt", "oauth", "oauth_calls", "reading", "registry", "signatures", "slicing"),
+        *("standard_items", "standard_signatures", "urls"),
+    }
 )
 
 PARAMETERS = {
@@ -33,6 +36,7 @@ PARAMETERS = {
     "redact": ("data",),
     "check_secret": ("secret",),
     # Of connecting accounts: providers/oauth.py says what each is.
+    "oauth_facts": ("settings",),
     "authorize": ("asked", "app"),
     "token_sets": ("answer", "asked"),
     "classify": ("response",),
@@ -41,7 +45,7 @@ PARAMETERS = {
     "revoke": ("http", "app", "tokens"),
     "probe": ("http", "app", "tokens"),
 }
-OF_OAUTH = ("authorize", "token_sets", "classify", "identify", "mint", "revoke", "probe")
+OF_OAUTH = ("oauth_facts", "authorize", "token_sets", "classify", "identify", "mint", "revoke", "probe")
 
 
 class NoSettings(BaseModel):
@@ -64,7 +68,8 @@ class Provider:
     check_secret: Callable[[bytes], str | None] | None
     guarded_headers: frozenset[str]  # refused when doubled
     kept_headers: frozenset[str]  # go into the event
-    oauth: OAuthFacts | None = None  # None: it connects no accounts
+    oauth: OAuthFacts | None = None  # None: it connects no accounts; of one integration: `oauth_for`
+    oauth_facts: Callable[[Mapping[str, Any]], OAuthFacts] | None = None
     authorize: Callable[[Asked, App], Mapping[str, str]] | None = None
     token_sets: Callable[[Mapping[str, Any], Asked], Mapping[str, TokenSet]] | None = None
     classify: Callable[[Response], ProviderError | None] | None = None
@@ -72,6 +77,11 @@ class Provider:
     mint: Callable[[Http, App, Sequence[str]], Awaitable[TokenSet]] | None = None
     revoke: Callable[[Http, App, TokenSet], Awaitable[None]] | None = None
     probe: Callable[[Http, App, TokenSet], Awaitable[None]] | None = None
+
+    def oauth_for(self, settings: Mapping[str, Any]) -> OAuthFacts | None:
+        """The OAuth facts of an integration with these settings; None: it connects no accounts."""
+        facts = self.oauth if self.oauth_facts is None else self.oauth_facts(settings)
+        return None if facts is None else settled(facts, settings)
 
 
 class ContractBroken(TypeError):

@@ -1,16 +1,25 @@
-"""Slack: Events API, interactive payloads and slash commands, all to one Request URL of the app."""
+"""Slack: Events API, interactive payloads and slash commands, all to one Request URL of the app; bot and user tokens.
+
+One consent fills two access profiles: `bot` (the app's own token in a workspace or organization) and `user` (the token
+of the person who consented). With token rotation each is refreshed by itself. Errors come with HTTP 200.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from slack_sdk.signature import SignatureVerifier
 
+from providers import oauth, oauth_calls
+from providers.calls import Http, Response, bearer
 from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified, event_name
-from providers.errors import HandshakeRefused, Malformed, SignatureMismatch
+from providers.errors import GrantEnded, HandshakeRefused, Malformed, OddAnswer, ProviderError, SignatureMismatch
+from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.reading import account, at, document, form, identifier, instant, media_type, text
 from providers.signatures import header, matching, raw, signed_time, text_secret_complaint, within
 from providers.slicing import blank, blank_field, blank_in_field
@@ -29,6 +38,57 @@ FACTS = Facts(
     # https://docs.slack.dev/reference/events/tokens_revoked, …/app_uninstalled, …/team_access_revoked
     signals=("tokens_revoked", "app_uninstalled", "team_access_revoked"),
 )
+
+# https://docs.slack.dev/authentication/installing-with-oauth, https://docs.slack.dev/authentication/using-token-rotation
+OAUTH = OAuthFacts(
+    authorize_url="https://slack.com/oauth/v2/authorize",
+    token_url="https://slack.com/api/oauth.v2.access",  # refreshes too
+    api_base="https://slack.com/api",
+    # https://docs.slack.dev/reference/methods/oauth.v2.access: "HTTP Basic … if possible"
+    client_auth="basic",
+    pkce=False,  # see Settings
+    scope_separator=",",
+    # https://docs.slack.dev/authentication/installing-with-oauth#asking: scopes add up over installations
+    scopes_merge=True,
+    profiles=("bot", "user"),
+    access_ttl_s=None,  # without token rotation it does not expire; with it, expires_in is 43200
+    # "revoked after a short grace", of a length that is not told: nothing may be built on it. More than two live access
+    # tokens are never had: further refreshes end older ones.
+    rotation="grace",
+    reuse_grace_s=0,
+    # slack-ruby/slack-api-ref, methods/oauth/oauth.v2.access.json and methods/auth/auth.test.json; which is which is
+    # our reading of them.
+    terminal=frozenset(
+        {"invalid_refresh_token", "token_revoked", "token_expired", "account_inactive", "invalid_auth", "not_authed"}
+        | {"invalid_code", "code_already_used", "code_expired", "invalid_code_verifier", "user_email_unverified"}
+        | {"invalid_grant", "cannot_install_an_org_installed_app"}
+    ),
+    configuration=frozenset(
+        {"bad_client_secret", "invalid_client_id", "invalid_grant_type", "bad_redirect_uri", "no_scopes"}
+        | {"oauth_authorization_url_mismatch", "preview_feature_not_available", "pkce_not_allowed", "invalid_arguments"}
+        | {"invalid_team_for_non_distributed_app", "token_rotation_not_enabled", "invalid_scope"}
+    ),
+    transient=frozenset(
+        {"ratelimited", "service_unavailable", "internal_error", "fatal_error", "request_timeout"}
+        | {"team_added_to_org", "org_login_required"}  # a workspace is moving into an organization
+        # The token is as good as ever; where it is used from, or what its organization wants first, is not.
+        | {"accesslimited", "two_factor_setup_required", "ekm_access_denied", "enterprise_is_restricted"}
+    ),
+    errors_in_200=True,
+    # A bot token is the workspace's: every connection to it through this app has the same one, or its kin.
+    revoke_reach="account",
+)
+
+
+class Settings(BaseModel):
+    """What an app may say of itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pkce: bool = Field(
+        False, description="Whether the app opted in to PKCE. Slack takes it for a public client then, for good."
+    )
+
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -106,6 +166,95 @@ def redact(data: bytes) -> bytes:
     if data.lstrip().startswith(b"{"):
         return blank(data, "token")
     return blank_in_field(blank_field(data, "token"), "payload", "token")
+
+
+def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
+    """PKCE is a switch of the app's, and with it refresh tokens last for 30 days only.
+
+    https://docs.slack.dev/authentication/using-pkce: others are answered `pkce_not_allowed`
+    """
+    return replace(OAUTH, pkce=True, refresh_idle_s=30 * 24 * 3600) if settings.get("pkce") is True else OAUTH
+
+
+def authorize(asked: Asked, app: App) -> Mapping[str, str]:
+    """Scopes of the bot in `scope`, those of the person in `user_scope`."""
+    sent = oauth.authorize_parameters(oauth_facts(app.settings), app, replace(asked, scopes={}))
+    for name, profile in (("scope", "bot"), ("user_scope", "user")):
+        if scopes := asked.scopes.get(profile):
+            sent[name] = OAUTH.scope_separator.join(scopes)
+    return sent
+
+
+def token_sets(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, TokenSet]:
+    """An exchange brings the bot's token at the top and the person's in `authed_user`; a refresh one of them, at the top.
+
+    https://docs.slack.dev/reference/methods/oauth.v2.access (both), slack_sdk.oauth.token_rotation (refresh)
+    """
+    found = {}
+    for said in (answer, answer.get("authed_user")):
+        if isinstance(said, dict) and said.get("access_token") is not None:
+            kind = said.get("token_type")
+            if kind not in OAUTH.profiles:
+                raise OddAnswer("odd_token_type")
+            found[kind] = replace(oauth.token_set(OAUTH, said), token_type="Bearer")
+    if not set(found) & set(asked.scopes):
+        raise OddAnswer("no_access_token")
+    return {profile: found[profile] for profile in asked.scopes if profile in found}
+
+
+def classify(response: Response) -> ProviderError | None:
+    """HTTP 200 may hold an error; `ratelimited` is told by the status, too."""
+    refused = oauth.refusal(OAUTH, response)
+    if refused is None and response.json().get("ok") is not True:
+        return OddAnswer("not_ok", status=response.status)
+    return refused
+
+
+async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Identity:
+    """The person where there is a user token, else the workspace (or organization, where all of it is installed into).
+
+    https://docs.slack.dev/reference/methods/auth.test
+    """
+    said = {profile: await _call(http, "auth.test", of.access_token) for profile, of in tokens.items()}
+    places = {_place(one) for one in said.values()}
+    if len(places) != 1 or not (place := places.pop()):
+        raise OddAnswer("no_subject")
+    person: tuple[str, ...] = ()
+    if "user" in said:
+        person = account("user", place[0].partition(":")[2], said["user"].get("user_id"))
+        if not person:
+            raise OddAnswer("no_subject")
+    return Identity(subject=(*person, *place)[0], accounts=(*place, *person), reach=place[0])
+
+
+async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
+    """https://docs.slack.dev/reference/methods/auth.revoke: an access token that is over cannot revoke itself."""
+    try:
+        await _call(http, "auth.revoke", tokens.access_token)
+    except GrantEnded:
+        fresh = await oauth_calls.last_access(http, OAUTH, app, tokens)
+        if fresh is not None:
+            await _call(http, "auth.revoke", fresh)
+
+
+async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+    """auth.test needs no scope."""
+    await _call(http, "auth.test", tokens.access_token)
+
+
+async def _call(http: Http, method: str, token: str) -> dict[str, Any]:
+    response = await http.send(bearer("POST", f"{OAUTH.api_base}/{method}", token))
+    refused = classify(response)
+    if refused is not None:
+        raise refused
+    return response.json()
+
+
+def _place(said: Mapping[str, Any]) -> tuple[str, ...]:
+    """The key of an installation: of the whole organization, or of a workspace."""
+    if said.get("is_enterprise_install") is True:
+        return account("enterprise", said.get("enterprise_id"))
+    return account("team", said.get("team_id"))
 
 
 def _is_form(delivery: Delivery) -> bool:

@@ -6,17 +6,13 @@ and how far clocks may differ. Svix sends the same three headers as `svix-*`; bo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from providers import standard_signatures
-from providers.contract import Delivery, Facts, Item, Trust, Verified, event_name
-from providers.errors import Malformed
-from providers.reading import at, identifier, iso_instant, loads, media_type
+from providers import standard_items, standard_signatures
+from providers.contract import Delivery, Facts, Item, Trust, Verified
 
 FACTS = Facts(
     name="standard-webhooks",
@@ -30,9 +26,6 @@ FACTS = Facts(
     # "15s to 30s" before a sender gives up, by the same specification.
     ack_deadline_s=15.0,
 )
-
-_POINTER = r"^(/([^~/]|~[01])*)+$"
-_CONTENT_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+(; ?[A-Za-z0-9-]+=[\"A-Za-z0-9._-]+)*")
 
 
 class Settings(BaseModel):
@@ -49,7 +42,7 @@ class Settings(BaseModel):
     account_pointer: str | None = Field(
         None,
         max_length=500,
-        pattern=_POINTER,
+        pattern=standard_items.POINTER,
         description="JSON pointer (RFC 6901) to the account's id in the body; the account key is `account:` and the id.",
     )
 
@@ -64,54 +57,15 @@ def verify(delivery: Delivery, trust: Trust, now: datetime) -> Verified:
     tolerance_s = int(trust.settings.get("tolerance_s") or standard_signatures.TOLERANCE_S)
     by_secret = standard_signatures.verify(delivery, trust, now, prefix=_prefix(delivery), tolerance_s=tolerance_s)
     pointer = trust.settings.get("account_pointer")
-    accounts = _accounts(delivery.body, pointer) if pointer else ()
+    found = standard_items.pointed(delivery.body, pointer) if pointer else None
+    accounts = (f"account:{found}",) if found else ()
     return Verified(scheme=by_secret.scheme, secret=by_secret.secret, signed_at=by_secret.signed_at, accounts=accounts)
 
 
 def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
-    """One item: the body, whatever it is. Its `type` names the event where it is a JSON object with one."""
-    document, content_type = _content(delivery)
-    name = at(document, "type")
-    return [
-        Item(
-            event=event_name(name) if isinstance(name, str) and name else "event",
-            data=delivery.body,
-            content_type=content_type,
-            accounts=verified.accounts,
-            dedupe=delivery.headers.get(f"{_prefix(delivery)}-id"),  # constant over retries; verified: it is signed
-            occurred_at=iso_instant(at(document, "timestamp")),
-        )
-    ]
+    """One item: the body, whatever it is."""
+    return [standard_items.item(delivery, _prefix(delivery), verified.accounts)]
 
 
 def _prefix(delivery: Delivery) -> str:
     return "svix" if "webhook-signature" not in delivery.headers and "svix-signature" in delivery.headers else "webhook"
-
-
-def _content(delivery: Delivery) -> tuple[Any, str]:
-    """The body as JSON (None where it is not) and its content type.    Raises: Malformed, it says JSON and is not."""
-    stated = delivery.headers.get("content-type", "")
-    kind = media_type(stated)
-    claims_json = kind == "application/json" or kind.endswith("+json")
-    try:
-        document = loads(delivery.body)
-    except Malformed:
-        if claims_json:
-            raise
-        document = None
-    if len(stated) <= 100 and _CONTENT_TYPE.fullmatch(stated):
-        return document, stated
-    return document, "application/octet-stream" if document is None else "application/json"
-
-
-def _accounts(body: bytes, pointer: str) -> tuple[str, ...]:
-    """The account that `pointer` finds; none where it finds nothing that can be one."""
-    try:
-        value = loads(body)
-    except Malformed:
-        return ()  # items() says so, where it matters
-    for step in pointer.split("/")[1:]:
-        step = step.replace("~1", "/").replace("~0", "~")
-        value = at(value, int(step) if isinstance(value, list) and re.fullmatch("0|[1-9][0-9]{0,5}", step) else step)
-    found = identifier(value)
-    return (f"account:{found}",) if found else ()

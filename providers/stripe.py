@@ -1,15 +1,23 @@
-"""Stripe: snapshot events and thin events (`v2.core.event`), of the own account and of connected ones."""
+"""Stripe: snapshot events and thin events (`v2.core.event`), of the own account and of connected ones; Connect OAuth.
+
+The client secret is the platform's secret key (`sk_…`), which is also what deauthorizes an account.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from providers import oauth
+from providers.calls import Http, api_refusal, bearer, form
 from providers.contract import Delivery, Facts, Item, Trust, Verified, event_name
-from providers.errors import SignatureMismatch
-from providers.reading import account, document, identifier, instant, iso_instant, text
+from providers.errors import GrantEnded, Misconfigured, SignatureMismatch
+from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
+from providers.oauth_calls import key_at
+from providers.reading import account, at, document, identifier, instant, iso_instant, text
 from providers.signatures import header, hmac_hex, matching, raw, signed_time, text_secret_complaint, within
 
 FACTS = Facts(
@@ -23,6 +31,25 @@ FACTS = Facts(
     dedupe_window_s=30 * 24 * 3600,
     # https://docs.stripe.com/api/events/types#event_types-account.application.deauthorized
     signals=("account.application.deauthorized",),
+)
+
+# https://docs.stripe.com/connect/oauth-reference; stripe/stripe-python, stripe/_oauth.py and stripe/oauth_error.py
+OAUTH = OAuthFacts(
+    authorize_url="https://connect.stripe.com/oauth/authorize",
+    token_url="https://connect.stripe.com/oauth/token",
+    revoke_url="https://connect.stripe.com/oauth/deauthorize",
+    api_base="https://api.stripe.com",
+    client_auth="post",
+    pkce=False,
+    scopes_merge=True,  # one of read_only and read_write, the wider one staying
+    access_ttl_s=None,  # it does not expire; the refresh token serves to change scope or mode
+    refresh_expected=False,
+    rotation="none",
+    configuration=frozenset(
+        {"invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_request"}
+        | {"unsupported_response_type"}
+    ),
+    revoke_reach="account",  # the account leaves the platform
 )
 
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
@@ -64,6 +91,62 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
             signal=name in FACTS.signals,
         )
     ]
+
+
+def token_sets(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, TokenSet]:
+    """With `stripe_user_id`, which API calls of the platform name in `Stripe-Account`."""
+    found = oauth.token_set(OAUTH, answer)
+    who = identifier(answer.get("stripe_user_id"))
+    return dict.fromkeys(asked.scopes, replace(found, parameters={"stripe_user_id": who} if who else {}))
+
+
+async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Identity:
+    """The connected account."""
+    subject = f"account:{await _account_id(http, next(iter(tokens.values())))}"
+    return Identity(subject=subject, accounts=(subject,), reach=subject)
+
+
+async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
+    """Disconnect the account. `invalid_client` means that it is not connected, or that our key is wrong: a probe tells.
+
+    https://docs.stripe.com/connect/oauth-reference#post-deauthorize-errors
+    """
+    assert OAUTH.revoke_url is not None
+    try:
+        fields = {"client_id": app.client_id, "stripe_user_id": await _account_id(http, tokens)}
+    except GrantEnded:
+        return
+    bearing = {"authorization": f"Bearer {app.client_secret}"}
+    response = await http.send(form(OAUTH.revoke_url, fields, bearing, carries_client_secret=True))
+    refused = oauth.refusal(OAUTH, response)
+    if isinstance(refused, Misconfigured):
+        try:
+            await probe(http, app, tokens)
+        except GrantEnded:
+            return
+    if refused is not None and not isinstance(refused, GrantEnded):
+        raise refused
+
+
+async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+    """https://docs.stripe.com/api/accounts/retrieve, of the token's own account."""
+    await _own_account(http, tokens)
+
+
+async def _account_id(http: Http, tokens: TokenSet) -> str:
+    return tokens.parameters.get("stripe_user_id") or key_at(await _own_account(http, tokens), "id")
+
+
+async def _own_account(http: Http, tokens: TokenSet) -> dict[str, Any]:
+    request = bearer("GET", f"{OAUTH.api_base}/v1/account", tokens.access_token)
+    response = await http.send(request)
+    # "Application access may have been revoked", https://docs.stripe.com/error-codes#account-invalid
+    if response.status == 403 and at(response.json(), "error", "code") == "account_invalid":
+        raise GrantEnded("token_rejected", status=403)
+    refused = api_refusal(response)
+    if refused is not None:
+        raise refused
+    return response.json()
 
 
 def _parse(value: str) -> tuple[str, list[bytes]]:

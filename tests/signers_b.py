@@ -1,4 +1,4 @@
-"""Signers of Google, Microsoft Graph, HubSpot and GitLab. `tests.signing` says what a signer is.
+"""Signers of Google, Microsoft Graph, HubSpot, GitLab, the sandbox and generic OAuth 2.0. `tests.signing` says what a signer is.
 
 Written against the providers' documentation with the standard library and google-auth, not with the code under test.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 from google.auth import crypt, jwt
 
+from tests.signers_a import standard
 from tests.signing import Signer
 
 
@@ -248,6 +249,33 @@ def gitlab_push(**members: Any) -> bytes:
     )
 
 
+# The sandbox, and whatever server a configuration describes: both sign as Standard Webhooks
+
+SANDBOX_SETTINGS = {"base_url": "https://sandbox.example.com"}
+GENERIC_SETTINGS = {
+    "authorize_url": "https://auth.example.com/authorize",
+    "token_url": "https://auth.example.com/token",
+    "userinfo_url": "https://api.example.com/me",
+    "account_pointer": "/data/owner",
+}
+
+
+def sandbox_event(**members: Any) -> bytes:
+    return _json(
+        **{
+            "type": "note.created",
+            "account": "user-1",
+            "timestamp": "2026-11-23T11:59:59Z",
+            "data": {"text": "Grüße"},
+            **members,
+        }
+    )
+
+
+def generic_event(**members: Any) -> bytes:
+    return _json(**{"type": "order.paid", "timestamp": "2026-11-23T11:59:59Z", "data": {"owner": "u-7"}, **members})
+
+
 def _whsec(seed: str) -> bytes:
     return b"whsec_" + base64.b64encode(hashlib.sha256(seed.encode()).digest())
 
@@ -320,5 +348,19 @@ SIGNERS: dict[str, Signer] = {
         headers=gitlab_token,
         covers_body=False,
         signs_time=False,
+    ),
+    "sandbox": Signer(
+        provider="sandbox",
+        secrets=(_whsec("sandbox-new"), _whsec("sandbox-old"), _whsec("sandbox-other")),
+        bodies=(sandbox_event(), sandbox_event(type="grant.revoked", data={})),
+        headers=standard,
+        settings=SANDBOX_SETTINGS,
+    ),
+    "generic-oauth2": Signer(
+        provider="generic-oauth2",
+        secrets=(_whsec("generic-new"), _whsec("generic-old"), _whsec("generic-other")),
+        bodies=(generic_event(),),
+        headers=standard,
+        settings=GENERIC_SETTINGS,
     ),
 }

@@ -65,7 +65,7 @@ def checked(wanted: Wanted, providers: Mapping[str, Provider], regions: Collecti
         read, wrong = _settings(wanted.settings, provider)
         wanted = replace(wanted, settings=read)
         faults += [*wrong, *_secrets(wanted, provider)]
-        oauth = provider.oauth
+        oauth = provider.oauth if wrong else provider.oauth_for(read)  # profiles may hang on settings
         faults += [
             (("access_profiles", name) if name else ("access_profiles",), fault)
             for name, fault in profile_faults(wanted.access_profiles, oauth)

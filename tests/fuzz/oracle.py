@@ -127,6 +127,7 @@ def _microsoft(once: Mapping[str, bytes], headers: Sequence[Header], digest: byt
 
 _BY_NAME: dict[str, Callable[[Mapping[str, bytes], Sequence[Header], bytes, bytes], set[Claim]]] = {
     "github": _github, "slack": _slack, "stripe": _stripe, "standard-webhooks": _standard, "gitlab": _standard,
+    "sandbox": _standard, "generic-oauth2": _standard,
     "gitlab/token": _gitlab_token, "google": _google, "google/channel": _channel, "microsoft": _microsoft,
 }  # fmt: skip
 
