@@ -33,6 +33,19 @@ ALERTS = (
         "`posthouse doctor`, then the database's own log. Providers that never retry (GitHub) lose deliveries meanwhile.",
     ),
     Alert(
+        "PosthouseVaultDown", "posthouse_vault_up == 0", "1m", "page",
+        "Vault / OpenBao at {{ $labels.server }} has been away or sealed for a minute.",
+        "It restarted (and restarts sealed), or the network to it is cut. Tokens whose data keys are in memory are "
+        "served until POSTHOUSE_DATA_KEY_MEMORY_S is over; nothing can be connected or refreshed.",
+        "`posthouse doctor`; unseal it.",
+    ),
+    Alert(
+        "PosthouseVaultTokenEnding", "posthouse_vault_token_seconds_left < 30", "2m", "ticket",
+        "Our own token at {{ $labels.server }} ends and is not replaced.",
+        "Renewal and login are refused: the secret id was revoked, or a static token came to its end.",
+        "`posthouse doctor`; give the process a new secret id or token.",
+    ),
+    Alert(
         "PosthouseNoPartitionAhead", "posthouse_partitions_ahead_days < 1", "10m", "page",
         "The log has no partition for tomorrow.",
         "Upkeep fails: some session holds a lock on gateway.events, or the database user may not create tables.",

@@ -177,11 +177,11 @@ class Listener:
         while True:
             try:
                 connection = await self._database.connect()
-                self._lost.clear()
-                connection.add_termination_listener(self._on_close)
-                await connection.add_listener(self._channel, cast(Callable[..., None], self.wake))
-                self.wake()  # whatever was committed while nobody listened
-                try:
+                try:  # an end may come at any of these
+                    self._lost.clear()
+                    connection.add_termination_listener(self._on_close)
+                    await connection.add_listener(self._channel, cast(Callable[..., None], self.wake))
+                    self.wake()  # whatever was committed while nobody listened
                     await self._lost.wait()
                 finally:
                     connection.terminate()  # no farewell: waiting for one on a dead line could swallow our own end

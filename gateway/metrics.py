@@ -139,11 +139,56 @@ OUTBOUND_SECONDS = Histogram(
     registry=REGISTRY,
 )
 
+# The vault.
+DATA_KEYS_HELD = Gauge(
+    "posthouse_data_keys_held",
+    "Opened data keys of tenants in this process's memory. They open tokens while the database or the key backend is away.",
+    ("region",),
+    registry=REGISTRY,
+)
+DATA_KEY_LOOKUPS = Counter(
+    "posthouse_data_key_lookups_total",
+    "Data keys that were asked for, by outcome: memory (it was there), unwrapped (read, and unwrapped by the key backend).",
+    ("region", "outcome"),
+    registry=REGISTRY,
+)
+KEY_BACKEND_ERRORS = Counter(
+    "posthouse_key_backend_errors_total",
+    "Trouble with what wraps data keys, by reason: unavailable (it did not answer), broken (a wrapped key does not open).",
+    ("region", "reason"),
+    registry=REGISTRY,
+)
+KEY_ROTATION_LEFT = Gauge(
+    "posthouse_key_rotation_left",
+    "What a rotation of keys under way has yet to do: `wrap` (data keys), `data` (sealed token sets). 0 when none is under way.",
+    ("region", "kind"),
+    registry=REGISTRY,
+)
+
 # The process and what it stands on.
 DEPENDENCY_UP = Gauge(
     "posthouse_dependency_up",
     "1 while a dependency answers, else 0: `control`, `region:NAME`.",
     ("dependency",),
+    registry=REGISTRY,
+)
+VAULT_UP = Gauge(
+    "posthouse_vault_up",
+    "1 while Vault / OpenBao answers and is unsealed, else 0; `server` is its host.",
+    ("server",),
+    registry=REGISTRY,
+)
+VAULT_TOKEN_SECONDS = Gauge(
+    "posthouse_vault_token_seconds_left",
+    "Seconds until our own token at Vault / OpenBao ends; +Inf: never. Near 0: renewal and login fail.",
+    ("server",),
+    registry=REGISTRY,
+)
+VAULT_CALLS = Counter(
+    "posthouse_vault_calls_total",
+    "Calls to Vault / OpenBao by kind (`login`, `renew`, `encrypt`, `decrypt`, `read`, `write` …) and outcome: `ok`, "
+    "`refused` (a policy, a wrong path or value), `unavailable` (away, sealed, standby, rate limit).",
+    ("kind", "outcome"),
     registry=REGISTRY,
 )
 HTTP_REQUESTS = Counter(

@@ -13,7 +13,10 @@ from gateway.errors import NotFound
 from gateway.settings import Settings
 from gateway.stream.appender import Appender
 from gateway.stream.upkeep import Upkeep
+from gateway.vault.choose import Sealing
 from gateway.vault.keyring import Keyring
+from gateway.vault.openbao import OpenBao
+from gateway.vault.tokens import TokenVault
 
 DEFAULT = "default"
 READERS = 4  # of the pool's ten connections
@@ -29,23 +32,34 @@ class Region:
     appender: Appender
     news: Listener  # wakes at every commit to the log
     upkeep: Upkeep
+    sealing: Sealing
     # Every commit wakes every reader of the stream. Those that wait here find more to read when their turn comes; let
     # in at once, fifty took the whole pool and the event loop, and deliveries waited behind them.
     readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
 
     @classmethod
-    def build(cls, name: str, dsn: str, keyring: Keyring, settings: Settings, clock: Clock) -> Region:
-        """A region whose parts are not started yet."""
+    def build(
+        cls, name: str, dsn: str, keyring: Keyring, settings: Settings, clock: Clock, bao: OpenBao | None = None
+    ) -> Region:
+        """A region whose parts are not started yet. `bao`: of `choose.openbao`."""
         database = Database(dsn)
         return cls(
             name, database, keyring,
             Appender(database, clock, settings.commit_deadline_s),
             Listener(database, "posthouse_events", settings.poll_s),
             Upkeep(database, settings.retention_days),
+            Sealing.of(name, database, keyring, settings, clock, bao),
         )  # fmt: skip
 
+    @property
+    def tokens(self) -> TokenVault:
+        """Where this region's tokens are sealed and opened."""
+        return self.sealing.tokens
+
     async def open(self) -> None:
+        """Connect, and begin to work.    Raises: SetupError, its key is another one; Unavailable."""
         await self.database.open()
+        await self.sealing.verify()
         await self.appender.start()
         await self.news.start()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Literal
 from uuid import UUID
 
-from gateway import metrics
+from gateway import ids, metrics
 from gateway.catalog import Catalog
 from gateway.clock import Clock, SystemClock
 from gateway.database import AWAY, Database
@@ -20,8 +21,11 @@ from gateway.regions import DEFAULT, Region, Regions
 from gateway.settings import Settings
 from gateway.stream import consumers
 from gateway.stream.epoch import settle
-from gateway.vault import checks, keyring
+from gateway.vault import checks, choose, holders, keyring, openbao, sweep, watch
 from gateway.vault.keyring import Keyring
+from gateway.vault.upkeep import EVERY_S as VAULT_EVERY_S
+from gateway.vault.upkeep import VaultUpkeep
+from gateway.vault.watch import KeyringWatch
 
 UPKEEP_EVERY_S = 3600.0
 WATCH_EVERY_S = 5.0
@@ -36,12 +40,18 @@ class Gateway:
             raise SetupError("POSTHOUSE_DATABASE_URL is not set (or use `posthouse up`, which brings a database)")
         self.settings, self.clock, self.control_keyring = settings, clock, keys
         self.control = Database(settings.control_url.get_secret_value())
-        self.regions = Regions([Region.build(DEFAULT, settings.database_url.get_secret_value(), keys, settings, clock)])
+        self.bao = choose.openbao(settings, clock)
+        self.regions = Regions(
+            [Region.build(DEFAULT, settings.database_url.get_secret_value(), keys, settings, clock, self.bao)]
+        )
         self.catalog = Catalog(self.control, keys, clock, settings)
         self.outbound = Outbound(settings, clock)
         self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
         self.refusals = Refusals()
+        self.keyring_watch = KeyringWatch(keys, settings)
+        self._process, self._told_at = ids.uuid7(clock.now()), float("-inf")
+        self._told: tuple[int, tuple[int, ...]] = (0, ())
         self.state: Literal["starting", "ready", "draining"] = "starting"
         self.draining = asyncio.Event()  # set once, by drain(): streams close themselves with their cursor
         self._loops: list[asyncio.Task[None]] = []
@@ -62,17 +72,36 @@ class Gateway:
 
     async def _open(self) -> None:
         await self.control.open()
-        await checks.verify_against(self.control, self.control_keyring)
+        if self.bao is not None:
+            await self.bao.enter()
+        await checks.compare(self.control, self.control_keyring)
         for region in self.regions:
+            await checks.compare(self.control, region.keyring, region.name)
             await region.open()
+        await checks.verify_against(self.control, self.control_keyring)  # all fit: from here on things are written
+        for region in self.regions:
+            await checks.verify_against(self.control, region.keyring, region.name)
             await settle(region.database)
             await region.upkeep.ready()
         await self.catalog.open()
         self._loops = [
             asyncio.create_task(every(WATCH_EVERY_S, self.watch, name="watch")),
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
+            asyncio.create_task(every(watch.EVERY_S, self.follow_keyring, name="keyring")),
+            *(
+                asyncio.create_task(
+                    every(VAULT_EVERY_S, VaultUpkeep(r.tokens.keys, r.database, r.tokens.blobs).run_once, name="vault")
+                )
+                for r in self.regions
+            ),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
         ]
+        if self.bao is not None:
+            self._loops.append(asyncio.create_task(every(openbao.RENEW_EVERY_S, self.bao.run_once, name="openbao")))
+        self._loops += [
+            asyncio.create_task(every(sweep.EVERY_S, r.sealing.sweep.run_once, name="kv_sweep"))
+            for r in self.regions if r.sealing.sweep is not None
+        ]  # fmt: skip
         self.state = "ready"
 
     async def close(self) -> None:
@@ -82,13 +111,16 @@ class Gateway:
         await asyncio.gather(*self._loops, return_exceptions=True)
         try:
             await self.write_refusals()
+            await holders.leave(self.control, self._process)
         except (Unavailable, AttributeError, *AWAY):
-            pass  # notes about refused deliveries, not deliveries
+            pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
         await self.catalog.close()
         await self.published_keys.close()
         await self.outbound.close()
         for region in self.regions:
             await region.close()
+        if self.bao is not None:
+            await self.bao.close()
         await self.control.close()
 
     def drain(self) -> None:
@@ -119,6 +151,14 @@ class Gateway:
         for state in states:
             metrics.CONSUMER_LAG_EVENTS.labels(state.name).set(state.lag_events)
             metrics.CONSUMER_LAG_SECONDS.labels(state.name).set(state.lag_s)
+
+    async def follow_keyring(self) -> None:
+        """Look whether the keyring's file changed; say in control what this process holds."""
+        self.keyring_watch.look()
+        holds, now = (self.control_keyring.current, self.control_keyring.versions), self.clock.monotonic()
+        if holds != self._told or now - self._told_at >= holders.EVERY_S:
+            await holders.tell(self.control, self._process, socket.gethostname(), self.control_keyring)
+            self._told, self._told_at = holds, now
 
     async def write_refusals(self) -> None:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""

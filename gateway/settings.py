@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -59,6 +61,33 @@ class Settings(BaseSettings):
         description="networks beside the public ones that providers may be called in, `127.0.0.0/8,10.1.0.0/16`: "
         "for tests, demos and servers in your own network; there plain http may be used too",
     )
+    key_backend: Annotated[str, Field(pattern="^(local|transit)$")] = Field(
+        "local", description="what wraps the tenants' data keys: the `local` keyring, or `transit` of Vault / OpenBao"
+    )
+    token_store: Annotated[str, Field(pattern="^(postgres|kv)$")] = Field(
+        "postgres", description="where sealed tokens lie: `postgres`, or `kv` (version 2) of Vault / OpenBao"
+    )
+    data_key_memory_s: float = Field(
+        300.0, gt=0, description="how long an opened data key may serve from memory, also while its backend is away"
+    )
+    data_key_memory: int = Field(100_000, ge=1, description="opened data keys in memory per process")
+    vault_addr: str | None = Field(
+        None, description="URL of HashiCorp Vault or OpenBao; environment proxies are not used"
+    )
+    vault_namespace: str | None = Field(None, description="namespace there")
+    vault_role_id: str | None = Field(None, description="AppRole login: role id")
+    vault_secret_id: SecretStr | None = Field(None, description="AppRole login: secret id")
+    vault_approle_mount: str = Field("approle", description="where the AppRole method is mounted")
+    vault_token: SecretStr | None = Field(None, description="a static token, instead of AppRole")
+    vault_ca_file: Path | None = Field(None, description="CA certificates (PEM) to trust there; unset: the system's")
+    vault_client_cert_file: Path | None = Field(None, description="client certificate (PEM) shown there")
+    vault_client_key_file: Path | None = Field(None, description="its private key, where it is not in the same file")
+    vault_server_name: str | None = Field(None, description="name in its certificate, where that is not the URL's host")
+    vault_timeout_s: float = Field(5.0, gt=0, le=60, description="deadline of one call there")
+    vault_transit_mount: str = Field("transit", description="where the Transit engine is mounted")
+    vault_transit_key: str = Field("posthouse", description="its key (aes256-gcm96), which must be there")
+    vault_kv_mount: str = Field("secret", description="where the KV engine (version 2) is mounted")
+    vault_kv_prefix: str = Field("posthouse", description="folder in it that is this deployment's alone")
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field("json", description="`json` or `console`")
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         "info", description="least level logged"
@@ -70,6 +99,28 @@ class Settings(BaseSettings):
         if not value.startswith(("http://", "https://")) or "?" in value or "#" in value:
             raise ValueError("must be an http(s) URL without query or fragment")
         return value.rstrip("/")
+
+    @field_validator("vault_addr")
+    @classmethod
+    def _plain_server(cls, value: str | None) -> str | None:
+        return None if value is None else server_url(value)
+
+    @field_validator(
+        "vault_approle_mount", "vault_transit_mount", "vault_transit_key", "vault_kv_mount", "vault_kv_prefix"
+    )
+    @classmethod
+    def _plain_path(cls, value: str) -> str:
+        value = value.strip("/")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*", value) or {".", ".."} & set(value.split("/")):
+            raise ValueError("must be a path of letters, digits, _ . - and /")
+        return value
+
+    @field_validator("vault_namespace", "vault_server_name")
+    @classmethod
+    def _plain_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value):
+            raise ValueError("must be printable ASCII without spaces")
+        return value
 
     @field_validator("keys_urls")
     @classmethod
@@ -99,6 +150,26 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def uses_vault(self) -> bool:
+        """Some of this deployment's keys or tokens are kept in Vault / OpenBao."""
+        return self.key_backend == "transit" or self.token_store == "kv"
+
+    @property
     def control_url(self) -> SecretStr | None:
         """The control database: its own, or the region's."""
         return self.control_database_url or self.database_url
+
+
+def server_url(value: str) -> str:
+    """A server's URL without login, query, fragment or trailing slash.    Raises: ValueError."""
+    parts = urlsplit(value)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or "?" in value
+        or "#" in value
+        or "@" in parts.netloc
+    ):
+        raise ValueError("must be an http(s) URL without login, query or fragment")
+    _ = parts.port  # raises where it is no number
+    return value.rstrip("/")

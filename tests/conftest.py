@@ -14,7 +14,7 @@ from gateway.migrate import migrate_for_tests
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.vault.keyring import Keyring, generate
-from tests import postgres
+from tests import openbao, postgres
 from tests.clock import FakeClock
 
 
@@ -23,6 +23,13 @@ def template() -> Iterator[postgres.Template]:
     """One server for the session, and a migrated database to clone."""
     with postgres.server() as server, postgres.template_database(server, migrate_for_tests) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def bao_server() -> Iterator[openbao.Server]:
+    """One OpenBao for the session; each test takes a namespace of its own (`tenancy()`)."""
+    with openbao.dev_server() as server:
+        yield server
 
 
 @pytest.fixture

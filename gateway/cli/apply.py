@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -13,11 +14,11 @@ def apply(
     dry_run: bool = typer.Option(False, "--dry-run", help="show what would change, and change nothing"),
     prune: bool = typer.Option(False, "--prune", help="remove integrations that a file declared and this one does not"),
 ) -> None:
-    """Make the integrations be what the file says, whole or not at all. Secrets come from {env=} and {file=}."""
+    """Make the integrations be what the file says, whole or not at all. Secrets come from {env=}, {file=} and {vault=}."""
     from gateway.integrations import declare
     from providers.registry import all_providers
 
-    wanted = declare.read(file, providers=all_providers())
+    wanted = declare.read(file, providers=all_providers(), vault=_from_vault)
 
     async def run() -> None:
         from gateway.cli.opened import opened
@@ -40,3 +41,20 @@ def apply(
                 print(f"{created.name} is called at {it.settings.public_url}/hooks/{created.name}")
 
     asyncio.run(run())
+
+
+def _from_vault(references: Sequence[str]) -> Mapping[str, bytes | str]:
+    from gateway.cli.opened import settings
+    from gateway.clock import SystemClock
+    from gateway.vault import openbao
+    from gateway.vault import references as reading
+
+    chosen = settings()
+    if chosen.vault_addr is None:
+        return {}
+
+    async def run() -> Mapping[str, bytes | str]:
+        async with openbao.connected(chosen, SystemClock()) as bao:
+            return await reading.read(bao, references)
+
+    return asyncio.run(run())

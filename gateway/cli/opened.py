@@ -19,7 +19,9 @@ from gateway.errors import SetupError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.vault.backend import KeyBackend
     from gateway.vault.keyring import Keyring
+    from gateway.vault.tokens import TokenVault
 
 
 def settings() -> Settings:
@@ -59,12 +61,20 @@ class Opened:
     control: Database
     region: Database
     keyring: Keyring
+    backend: KeyBackend  # wraps the region's data keys
+    region_name: str
+    tokens: TokenVault  # the home region's
 
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Opened]:
-    """Connect as the settings say, check schema and keyring, and close at the end.    Raises: SetupError."""
-    from gateway.vault import checks, keyring
+    """Connect as the settings say, check schema and keyring, and close at the end.    Raises: SetupError.
+
+    Vault / OpenBao is called by those commands only that need it.
+    """
+    from gateway.clock import SystemClock
+    from gateway.regions import DEFAULT
+    from gateway.vault import checks, choose, keyring
 
     chosen = with_database(settings())
     assert chosen.database_url is not None
@@ -73,11 +83,19 @@ async def opened() -> AsyncIterator[Opened]:
     await migrate.check_all(chosen)
     control = Database(chosen.control_url.get_secret_value(), size=2)
     region = Database(chosen.database_url.get_secret_value(), size=2)
+    bao = choose.openbao(chosen, SystemClock())
+    sealing = choose.Sealing.of(DEFAULT, region, keys, chosen, SystemClock(), bao)
     try:
         await control.open()
         await region.open()
-        await checks.verify_against(control, keys)
-        yield Opened(chosen, control, region, keys)
+        await checks.compare(control, keys)
+        if sealing.remote_keys is None:
+            await sealing.verify()
+        for place in ("control", DEFAULT):
+            await checks.verify_against(control, keys, place)
+        yield Opened(chosen, control, region, keys, sealing.backend, DEFAULT, sealing.tokens)
     finally:
+        if bao is not None:
+            await bao.close()
         await control.close()
         await region.close()

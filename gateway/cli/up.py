@@ -60,6 +60,8 @@ class Machine:
             self._postgres = await start(settings.home)
             self._reviving = asyncio.create_task(every(1.0, self._postgres.revive, name="revive"))
             settings = settings.model_copy(update={"database_url": SecretStr(self._postgres.dsn)})
+        if keyring.absent(settings) and await _sealed_before(settings):
+            keyring.load(settings)  # raises: says which file is missing; a new one would open nothing
         keyring.load_or_create(settings)
         await migrate.migrate_all(settings)
         return settings
@@ -94,3 +96,15 @@ class Machine:
             await asyncio.gather(self._reviving, return_exceptions=True)
         if self._postgres is not None:
             await self._postgres.stop()
+
+
+async def _sealed_before(settings: Settings) -> bool:
+    from gateway import reach
+    from gateway.vault import checks
+
+    assert settings.control_url is not None
+    control = await reach.connect(settings.control_url.get_secret_value(), "the control database")
+    try:
+        return await checks.sealed_before(control)
+    finally:
+        await control.close(timeout=2)

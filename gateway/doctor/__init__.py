@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.clock import Clock
-from gateway.doctor import database, integrations, machine
+from gateway.doctor import database, integrations, machine, vault
 from gateway.doctor.finding import Finding
 from gateway.errors import SetupError
 from gateway.settings import Settings
@@ -25,8 +25,10 @@ async def examine(settings: Settings, clock: Clock) -> list[Finding]:
     for look in opened:
         findings += look.findings
     control, region = opened[0].connection, opened[-1].connection
+    usable = all(look.usable for look in opened)
     try:
-        if control is not None and region is not None and all(look.usable for look in opened):
+        findings += await vault.look(settings, keys, clock, region if usable else None)
+        if control is not None and region is not None and usable:
             if keys is not None:
                 findings += await database.keyring_fits(control, keys)
             findings += await database.log(region, settings)

@@ -19,7 +19,9 @@ from uuid import UUID
 
 from gateway.database import Db
 from gateway.errors import Conflict, NotFound
+from gateway.vault import direct
 from gateway.vault.cipher import SealBroken
+from gateway.vault.direct import Direct
 from gateway.vault.keyring import Aad, Keyring
 
 State = Literal["confirming", "live", "retired"]
@@ -227,3 +229,17 @@ async def retire_all(tx: Db, integrations: Sequence[UUID]) -> None:
     integration whose endpoints answer 404, and removing it again goes on from there.
     """
     await tx.execute(RETIRE_ALL, list(integrations))
+
+
+_SOME = "EXISTS (SELECT FROM unnest(sealed_secrets) AS s WHERE substring(s {0}) {1} $1)"
+SEALED = Direct(
+    name="hook endpoints",
+    line="region",
+    key=("id",),
+    start=(UUID(int=0),),
+    under=f"SELECT count(*) FROM gateway.hook_endpoints WHERE {_SOME.format(direct.PREFIX, '=')}",  # noqa: S608 - constants
+    read=f"""SELECT id, sealed_secrets AS sealed FROM gateway.hook_endpoints
+              WHERE id > $3 AND {_SOME.format(direct.PREFIX, "<>")} ORDER BY id LIMIT $2""",  # noqa: S608 - the same
+    write="UPDATE gateway.hook_endpoints SET sealed_secrets = $1 WHERE id = $3 AND sealed_secrets = $2",
+    aad=lambda region, row: aad(region, row["id"]),
+)

@@ -12,8 +12,12 @@
     optional = ["chat:write"]
     [integrations.my-slack.settings]                                                       # the provider's own
 
-A secret never stands in the file: it names an environment variable or another file (relative to this one; one newline
-at its end is not part of the secret). `apply` makes control be what the file says.
+A secret never stands in the file: it names an environment variable, another file (relative to this one; one newline
+at its end is not part of the secret), or a field of a secret in Vault / OpenBao's KV engine:
+
+    client_secrets = [{vault = "secret/posthouse/slack#client_secret"}]
+
+`apply` makes control be what the file says; secrets are read then, and once.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +48,19 @@ from gateway.integrations.wanted import (
 from providers.registry import Provider
 
 MAX_FILE_BYTES = 1024 * 1024
-HOW = 'must be {env = "NAME"} or {file = "/path"}, never the secret itself'
+HOW = 'must be {env = "NAME"}, {file = "/path"} or {vault = "mount/path#field"}, never the secret itself'
+
+# Of references into Vault, each secret, or what is wrong with the reference ("names …, which …").
+FromVault = Callable[[Sequence[str]], Mapping[str, bytes | str]]
 
 
 class Source(BaseModel):
-    """Where a secret is read from: exactly one of the two."""
+    """Where a secret is read from: exactly one of these."""
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
     env: str | None = None
     file: str | None = None
+    vault: str | None = None
 
 
 class Declared(BaseModel):
@@ -83,8 +91,9 @@ def read(
     providers: Mapping[str, Provider],
     regions: Collection[str] = ("default",),
     environ: Mapping[str, str] = os.environ,
+    vault: FromVault | None = None,
 ) -> list[Wanted]:
-    """The integrations that a file declares, checked, with their secrets fetched.
+    """The integrations that a file declares, checked, with their secrets fetched. `vault` is asked once, for all.
 
     Raises: SetupError: one line that names every fault and quotes no secret.
     """
@@ -94,10 +103,12 @@ def read(
     except OSError as error:
         raise SetupError(f"{path} cannot be read: {error.strerror}") from None
     document = _document(data, str(path))
+    references = sorted({source.vault for source in _sources(document) if source.vault is not None})
+    held = vault(references) if vault is not None and references else {}
     wanted, faults = [], []
     for name, declared in document.integrations.items():
         try:
-            one = _wanted(name, declared, path.parent, environ)
+            one = _wanted(name, declared, path.parent, environ, held)
             wanted.append(checked(one, providers, regions))
         except Invalid as error:
             told = [(fault["where"].removeprefix("body."), fault["message"]) for fault in error.extra["errors"]]
@@ -141,13 +152,21 @@ def _fault(loc: tuple[int | str, ...], message: str) -> str:
     return f"{_where(loc)}: {message}"
 
 
-def _wanted(name: str, declared: Declared, folder: Path, environ: Mapping[str, str]) -> Wanted:
+def _sources(document: Document) -> Iterator[Source]:
+    for declared in document.integrations.values():
+        for purpose in PURPOSES:
+            yield from getattr(declared, purpose)
+
+
+def _wanted(
+    name: str, declared: Declared, folder: Path, environ: Mapping[str, str], held: Mapping[str, bytes | str]
+) -> Wanted:
     secrets: dict[Purpose, tuple[bytes, ...]] = {}
     faults: list[Fault] = []
     for purpose in PURPOSES:
         found = []
         for place, source in enumerate(getattr(declared, purpose)):
-            secret, fault = _fetch(source, folder, environ)
+            secret, fault = _fetch(source, folder, environ, held)
             found.append(secret)
             if fault:
                 faults.append(((purpose, place), fault))
@@ -159,10 +178,15 @@ def _wanted(name: str, declared: Declared, folder: Path, environ: Mapping[str, s
     return Wanted(name=name, secrets=secrets, access_profiles=profiles, return_urls=tuple(declared.return_urls), **said)
 
 
-def _fetch(source: Source, folder: Path, environ: Mapping[str, str]) -> tuple[bytes, str]:
+def _fetch(
+    source: Source, folder: Path, environ: Mapping[str, str], held: Mapping[str, bytes | str]
+) -> tuple[bytes, str]:
     """The secret and "", or nothing and what is wrong."""
-    if (source.env is None) == (source.file is None):
+    if len(source.model_fields_set) != 1:
         return b"", HOW
+    if source.vault is not None:
+        found = held.get(source.vault, "names a secret in Vault, and no Vault is set up (POSTHOUSE_VAULT_ADDR)")
+        return (found, "") if isinstance(found, bytes) else (b"", found)
     if source.env is not None:
         text = environ.get(source.env, "")
         # Only what looks like a variable's name is repeated: someone may have put the secret itself there.

@@ -15,7 +15,9 @@ from gateway import ids
 from gateway.database import Db
 from gateway.errors import Invalid
 from gateway.integrations.wanted import MAX_SECRETS, Purpose
+from gateway.vault import direct
 from gateway.vault.cipher import Aad
+from gateway.vault.direct import Direct
 from gateway.vault.keyring import Keyring
 
 
@@ -142,3 +144,16 @@ async def _insert(
     sealed = keyring.seal(secret, secret_aad(integration, purpose, row))
     mark = fingerprint(keyring, integration, purpose, secret)
     await tx.execute(INSERT, row, integration, purpose, position, sealed, mark, now)
+
+
+SEALED = Direct(
+    name="integration secrets",
+    line="control",
+    key=("id",),
+    start=(UUID(int=0),),
+    under=f"SELECT count(*) FROM control.integration_secrets WHERE substring(sealed {direct.PREFIX}) = $1",  # noqa: S608 - constants
+    read=f"""SELECT id, integration_id, purpose, ARRAY[sealed] AS sealed FROM control.integration_secrets
+              WHERE id > $3 AND substring(sealed {direct.PREFIX}) <> $1 ORDER BY id LIMIT $2""",  # noqa: S608 - the same
+    write="UPDATE control.integration_secrets SET sealed = ($1::bytea[])[1] WHERE id = $3 AND sealed = ($2::bytea[])[1]",
+    aad=lambda _, row: secret_aad(row["integration_id"], row["purpose"], row["id"]),
+)

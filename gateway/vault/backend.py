@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 from gateway.vault.cipher import Aad, SealBroken, version_of
 from gateway.vault.keyring import Keyring
 
 Wrapped = tuple[bytes, Aad]
+T = TypeVar("T")
 
 
 class KeyBackend(Protocol):
@@ -25,6 +26,46 @@ class KeyBackend(Protocol):
 
     def version_of(self, wrapped: bytes) -> int:
         """Under which version it is wrapped, as it says itself."""
+
+
+@runtime_checkable
+class Rewraps(Protocol):
+    """A backend that wraps anew by itself, so that the keys never leave it."""
+
+    async def rewrap(self, wrapped: Sequence[Wrapped]) -> list[bytes]:
+        """The same keys under the current version, in one call.    Raises: Unavailable, SealBroken."""
+
+
+@runtime_checkable
+class Rotates(Protocol):
+    """A backend that keeps the region's key itself. (The local keyring is changed by `posthouse keyring`.)"""
+
+    async def rotate(self) -> int:
+        """A new version, current at once; its number.    Raises: Unavailable."""
+
+
+async def rewrap(backend: KeyBackend, wrapped: Sequence[Wrapped]) -> list[bytes]:
+    """The same keys under the backend's current version.    Raises: Unavailable, SealBroken."""
+    if isinstance(backend, Rewraps):
+        return await backend.rewrap(wrapped)
+    plain = await backend.unwrap(wrapped)
+    return await backend.wrap([(key, aad) for key, (_, aad) in zip(plain, wrapped, strict=True)])
+
+
+async def that_open(call: Callable[[Sequence[T]], Awaitable[list[bytes]]], items: Sequence[T]) -> list[bytes | None]:
+    """What `call` answers to each item, None for a broken one: found by halving, so that it spoils no other.
+
+    One call where all are well.    Raises: Unavailable.
+    """
+    if not items:
+        return []
+    try:
+        return list(await call(items))
+    except SealBroken:
+        if len(items) == 1:
+            return [None]
+        half = len(items) // 2
+        return await that_open(call, items[:half]) + await that_open(call, items[half:])
 
 
 class LocalKeys:

@@ -6,6 +6,10 @@ As JSON, in a file that only its owner reads or in `POSTHOUSE_KEYRING`:
 
 New blobs are sealed under `current`; older versions still open theirs. The hashing key makes keyed hashes (dedupe
 keys, API keys, account hashes) that must stay comparable for as long as their rows live, hence it stays.
+
+A process holds one `Keyring` for its life, and everybody in it the same one. When the keyring is changed outside, that
+object takes the new keys over (`take`, called by `watch.py`), so nobody needs to be told. A blob under a version that
+it lacks makes it look at once (`when_unknown`): another process may have learned of a new key a moment earlier.
 No error, repr or traceback of this file holds key material.
 """
 
@@ -17,7 +21,7 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -32,17 +36,23 @@ from gateway.vault.cipher import KEY_BYTES, Aad, SealBroken
 MAX_VERSION = 2**32 - 1  # four bytes of a sealed blob
 
 
+class _Sealing(NamedTuple):
+    """The sealing keys at one moment: exchanged as a whole, so that no thread sees half of a change."""
+
+    current: int
+    keys: Mapping[int, bytes]
+    ciphers: Mapping[int, AESGCM]
+
+
 class Keyring:
     """Keys of one place (control, or a region). Made by `load`, `parse` or `generate`."""
 
-    __slots__ = ("_ciphers", "_hashing", "_keys", "current", "versions")
+    __slots__ = ("_hashing", "_sealing", "when_unknown")
 
     def __init__(self, current: int, keys: Mapping[int, bytes], hashing: bytes) -> None:
-        self.current = current
-        self.versions: tuple[int, ...] = tuple(sorted(keys))
-        self._keys = dict(keys)
-        self._ciphers = {version: AESGCM(key) for version, key in keys.items()}
+        self._sealing = _Sealing(current, dict(keys), {version: AESGCM(key) for version, key in keys.items()})
         self._hashing = hashing
+        self.when_unknown: Callable[[], None] | None = None  # may `take` newer keys before a blob is given up
 
     def __repr__(self) -> str:
         return "Keyring(…)"
@@ -50,13 +60,37 @@ class Keyring:
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError("a keyring is not pickled")
 
+    @property
+    def current(self) -> int:
+        """The version that seals."""
+        return self._sealing.current
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """All versions, the oldest first."""
+        return tuple(sorted(self._sealing.keys))
+
     def seal(self, plaintext: bytes, aad: Aad) -> bytes:
         """`plaintext` under the current key, bound to `aad`."""
-        return cipher.seal(self._ciphers[self.current], self.current, plaintext, aad)
+        sealing = self._sealing
+        return cipher.seal(sealing.ciphers[sealing.current], sealing.current, plaintext, aad)
 
     def open(self, sealed: bytes, aad: Aad) -> bytes:
         """What was sealed with an equal `aad`, under any version.    Raises: SealBroken."""
-        return cipher.open_sealed(self._ciphers, sealed, aad)
+        if self.when_unknown is not None and cipher.version_of(sealed) not in self._sealing.ciphers:
+            self.when_unknown()
+        return cipher.open_sealed(self._sealing.ciphers, sealed, aad)
+
+    def take(self, newer: Keyring) -> None:
+        """Go on with the sealing keys of `newer`.
+
+        Raises: SetupError, it is another deployment's: the hashing key, or a version that both hold, differs.
+        """
+        mine, theirs = self._sealing, newer._sealing
+        differ = [v for v, key in mine.keys.items() if not hmac.compare_digest(theirs.keys.get(v, key), key)]
+        if differ or not hmac.compare_digest(self._hashing, newer._hashing):
+            raise SetupError("the keyring was exchanged for another one: restore the right one")
+        self._sealing = theirs
 
     def mac(self, purpose: str, data: bytes) -> bytes:
         """A keyed hash, 32 bytes. Equal for equal (`purpose`, `data`), for the life of the deployment."""
@@ -73,23 +107,34 @@ class Keyring:
     def proofs(self, place: str) -> dict[int, bytes]:
         """By version (0 is the hashing key): a MAC of a constant, which tells keyrings apart and nothing else."""
         told = b"posthouse keyring check\0" + place.encode()
-        return {version: hmac.digest(key, told, "sha256") for version, key in {0: self._hashing, **self._keys}.items()}
+        keys = {0: self._hashing, **self._sealing.keys}
+        return {version: hmac.digest(key, told, "sha256") for version, key in keys.items()}
 
     def with_new_version(self, *, current: bool = True) -> Keyring:
         """This keyring and one more key. `current=False`: processes learn to open it before any seals under it."""
-        version = max(self.versions) + 1
-        keys = {**self._keys, version: random_bytes(KEY_BYTES)}
+        version = max(self._sealing.keys) + 1
+        keys = {**self._sealing.keys, version: random_bytes(KEY_BYTES)}
         return Keyring(version if current else self.current, keys, self._hashing)
 
     def with_current(self, version: int) -> Keyring:
         """This keyring, sealing under `version` from now on.    Raises: SetupError, there is no such version."""
-        if version not in self._keys:
+        self._holding(version)
+        return Keyring(version, self._sealing.keys, self._hashing)
+
+    def without(self, version: int) -> Keyring:
+        """This keyring and one key less.    Raises: SetupError: it holds no such version, or seals under it."""
+        self._holding(version)
+        if version == self.current:
+            raise SetupError(f"key version {version} is the current one: `posthouse keyring rotate` first")
+        return Keyring(self.current, {v: key for v, key in self._sealing.keys.items() if v != version}, self._hashing)
+
+    def _holding(self, version: int) -> None:
+        if version not in self._sealing.keys:
             raise SetupError(f"the keyring has no key version {version}")
-        return Keyring(version, self._keys, self._hashing)
 
     def to_json(self) -> str:
         """The keyring's file. This *is* the secret: for writing to one, never for a log."""
-        keys = {str(version): base64.b64encode(self._keys[version]).decode() for version in self.versions}
+        keys = {str(version): base64.b64encode(self._sealing.keys[version]).decode() for version in self.versions}
         whole = {"current": self.current, "keys": keys, "hashing": base64.b64encode(self._hashing).decode()}
         return json.dumps(whole, indent=2) + "\n"
 
@@ -109,12 +154,17 @@ def load(settings: Settings) -> Keyring:
     return parse(files.read(path), str(path))
 
 
+def absent(settings: Settings) -> bool:
+    """Whether none is given and there is no file yet where `load_or_create` would make one."""
+    return settings.keyring is None and settings.keyring_file is None and not files.path(settings).exists()
+
+
 def load_or_create(settings: Settings) -> Keyring:
     """`load`, after making the file in the home folder at the very first start. For `posthouse up`.
 
     A keyring that the operator named is never made up: a path that was mistyped must not start a second one.
     """
-    if settings.keyring is None and settings.keyring_file is None and not files.path(settings).exists():
+    if absent(settings):
         files.create(files.path(settings), generate().to_json())
     return load(settings)
 
@@ -127,6 +177,11 @@ def add_version(settings: Settings, *, current: bool = True) -> Keyring:
 def use_version(settings: Settings, version: int) -> Keyring:
     """Make the keyring's file seal under `version`, which it holds already.    Raises: SetupError."""
     return _changed(settings, lambda keyring: keyring.with_current(version))
+
+
+def drop_version(settings: Settings, version: int) -> Keyring:
+    """Take a version out of the keyring's file: what is still under it never opens again.    Raises: SetupError."""
+    return _changed(settings, lambda keyring: keyring.without(version))
 
 
 def _changed(settings: Settings, change: Callable[[Keyring], Keyring]) -> Keyring:
@@ -188,4 +243,7 @@ def _key(value: object, what: str) -> bytes:
     return key
 
 
-__all__ = ["Aad", "Keyring", "SealBroken", "add_version", "generate", "load", "load_or_create", "parse", "use_version"]
+__all__ = [
+    "Aad", "Keyring", "SealBroken", "absent", "add_version", "drop_version", "generate", "load", "load_or_create", "parse",
+    "use_version",
+]  # fmt: skip

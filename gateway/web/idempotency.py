@@ -24,6 +24,8 @@ import structlog
 from gateway.database import Database, Db
 from gateway.errors import IdempotencyInFlight, IdempotencyMismatch
 from gateway.ids import uuid7
+from gateway.vault import direct
+from gateway.vault.direct import Direct
 from gateway.vault.keyring import Aad, Keyring, SealBroken
 
 log = structlog.get_logger(__name__)
@@ -87,7 +89,12 @@ class Ticket:
 
     @property
     def aad(self) -> Aad:
-        return Aad(place="control", owner=self.caller, purpose="idempotent_answer", row=self.key_hash.hex())
+        return answer_aad(self.caller, self.key_hash)
+
+
+def answer_aad(caller: UUID, key_hash: bytes) -> Aad:
+    """What a stored answer is bound to."""
+    return Aad(place="control", owner=caller, purpose="idempotent_answer", row=key_hash.hex())
 
 
 def request_hash(keyring: Keyring, method: str, path: str, query: bytes, body: bytes) -> bytes:
@@ -139,3 +146,19 @@ def _answer(ticket: Ticket, found: Any, request: bytes) -> Stored:
     except SealBroken:  # sealed under a key that is gone: it cannot be shown again, and must not be done again
         raise IdempotencyMismatch("The answer to this request can no longer be read.") from None
     return Stored(int(kept["status"]), kept["body"].encode())
+
+
+SEALED = Direct(
+    name="stored answers (kept for a day)",
+    line="control",
+    key=("caller", "key_hash"),
+    start=(UUID(int=0), b""),
+    under=f"""SELECT count(*) FROM control.idempotency_keys
+               WHERE substring(sealed_answer {direct.PREFIX}) = $1 AND expires_at > clock_timestamp()""",  # noqa: S608 - constants
+    read=f"""SELECT caller, key_hash, ARRAY[sealed_answer] AS sealed FROM control.idempotency_keys
+              WHERE (caller, key_hash) > ($3, $4) AND substring(sealed_answer {direct.PREFIX}) <> $1
+                AND expires_at > clock_timestamp() ORDER BY caller, key_hash LIMIT $2""",  # noqa: S608 - the same
+    write="""UPDATE control.idempotency_keys SET sealed_answer = ($1::bytea[])[1]
+              WHERE caller = $3 AND key_hash = $4 AND sealed_answer = ($2::bytea[])[1]""",
+    aad=lambda _, row: answer_aad(row["caller"], bytes(row["key_hash"])),
+)

@@ -11,6 +11,9 @@ CREATE TABLE gateway.data_keys (
   created_at timestamptz NOT NULL,
   PRIMARY KEY (tenant_id, version)
 );
+-- One sequence for all tenants: a tenant that was erased and made again knows no version of its former life, so a
+-- process that still holds the former key can neither open nor seal with it.
+CREATE SEQUENCE gateway.data_key_versions AS integer;
 CREATE INDEX data_keys_wrapping ON gateway.data_keys (wrapped_under, tenant_id, version);
 
 -- What a consent gave for one access profile. `generation` counts consents, `token_version` counts token sets (over all
@@ -61,7 +64,8 @@ CREATE TABLE gateway.tokens (
   FOREIGN KEY (tenant_id, data_key_version) REFERENCES gateway.data_keys (tenant_id, version),
   CHECK ((sealed_access IS NULL) = (kv_path IS NOT NULL))
 );
-CREATE INDEX tokens_data_key ON gateway.tokens (tenant_id, data_key_version);
+CREATE INDEX tokens_data_key ON gateway.tokens (tenant_id, data_key_version, connection_id, access_profile);   -- a rotation's walk
+CREATE UNIQUE INDEX tokens_kv_path ON gateway.tokens (kv_path) WHERE kv_path IS NOT NULL;   -- the sweep asks for paths
 
 -- A link for one end user, and what became of it (PROTOCOLS 7). Tokens that came back wait in `staged_tokens` until the
 -- platform's backend completes the session. Link, state, browser and code are kept as keyed hashes; the PKCE verifier
@@ -105,7 +109,7 @@ CREATE TABLE gateway.staged_tokens (
   PRIMARY KEY (session_id, access_profile),
   FOREIGN KEY (tenant_id, data_key_version) REFERENCES gateway.data_keys (tenant_id, version)
 );
-CREATE INDEX ON gateway.staged_tokens (tenant_id, data_key_version);
+CREATE INDEX ON gateway.staged_tokens (tenant_id, data_key_version, session_id, access_profile);
 
 ALTER TABLE gateway.connections ADD COLUMN subject_hash uuid;   -- the account itself: a reconnect must be the same one
 ALTER TABLE gateway.connections ADD COLUMN reason text;         -- why it is in its state
@@ -130,7 +134,7 @@ CREATE TABLE gateway.closing_tasks (
   FOREIGN KEY (tenant_id, data_key_version) REFERENCES gateway.data_keys (tenant_id, version)
 );
 CREATE INDEX ON gateway.closing_tasks (due_at);
-CREATE INDEX ON gateway.closing_tasks (tenant_id, data_key_version);
+CREATE INDEX ON gateway.closing_tasks (tenant_id, data_key_version, id);
 
 -- Who was given what, one row a read, written by the statement that checks the fence (PROTOCOLS 10). Append-only; the
 -- hash chain over it comes with Governance.
@@ -147,12 +151,15 @@ CREATE TABLE gateway.audit (
 CREATE INDEX audit_at ON gateway.audit USING brin (at);
 
 -- Rotation of keys, one row for each kind under way or done last: resumable, and its progress readable from anywhere.
+-- Whoever takes a step moves `touched_at`; one that stands still is taken up by a process that serves.
 CREATE TABLE gateway.key_rotations (
   kind text PRIMARY KEY CHECK (kind IN ('wrap', 'data')),
   target integer NOT NULL,            -- the region key's version that everything is wrapped under in the end
-  began_at timestamptz NOT NULL,
+  began_at timestamptz NOT NULL,      -- also which rotation this is: a step of an older one changes nothing
+  touched_at timestamptz NOT NULL,
   ended_at timestamptz,
   total bigint NOT NULL,
   done bigint NOT NULL DEFAULT 0,
+  broken bigint NOT NULL DEFAULT 0,   -- what did not open in the last round, and was left as it is
   position jsonb NOT NULL DEFAULT '{}'
 );

@@ -70,7 +70,10 @@ def test_one_newline_at_the_end_of_a_secret_file_is_not_part_of_it(tmp_path: Pat
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (f'signing_secrets = ["{SECRET}"]', 'signing_secrets.0 must be {env = "NAME"} or {file = "/path"}, never'),
+        (
+            f'signing_secrets = ["{SECRET}"]',
+            'signing_secrets.0 must be {env = "NAME"}, {file = "/path"} or {vault = "mount/path#field"}, never',
+        ),
         (f'signing_secrets = "{SECRET}"', "signing_secrets must be a list, newest first"),
         ('signing_secrets = {env = "NEW"}', "signing_secrets must be a list, newest first"),
         (f'signing_secrets = [{{value = "{SECRET}"}}]', "signing_secrets.0.value: Extra inputs are not permitted"),

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.cli import run
 from gateway.vault.keyring import generate
-from tests import postgres
+from tests import openbao, postgres
 from tests.signers import SIGNERS
 
 SECRET = SIGNERS["github"].secrets[0].decode()
@@ -35,11 +35,11 @@ class Shell:
         assert status == 0, err
         return out
 
-    def fails(self, *arguments: str, status: int = 1) -> str:
-        """The one line of a command that does not."""
+    def fails(self, *arguments: str, status: int = 1, out: bool = False) -> str:
+        """The one line of a command that does not. `out`: it got some way, and said so."""
         assert run(list(arguments)) == status
-        out, err = self._capture.readouterr()
-        assert out == ""
+        said, err = self._capture.readouterr()
+        assert out or said == ""
         assert err.startswith("posthouse: ")
         assert err.count("\n") == 1
         return err
@@ -76,6 +76,53 @@ def test_an_integration_is_declared_applied_and_shown_without_its_secret(
     assert "posthouse.toml" in shell.fails("integrations", "remove", "hub")
     Path("posthouse.toml").write_text("")
     assert "removed" in shell.ok("apply", "--prune")
+
+
+def test_a_secret_in_vault_is_read_when_it_is_applied(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, bao_server: openbao.Server
+) -> None:
+    """A reference in posthouse.toml; without a server, or without leave, it is one line that says so."""
+    tenancy = bao_server.tenancy()
+    tenancy.ask("POST", "kv/data/hub", {"data": {"hook": SECRET}})
+    Path("posthouse.toml").write_text(
+        '[integrations.hub]\nprovider = "github"\nsigning_secrets = [{vault = "kv/hub#hook"}]\n'
+    )
+    assert "no Vault is set up (POSTHOUSE_VAULT_ADDR)" in shell.fails("apply")
+    monkeypatch.setenv("POSTHOUSE_VAULT_ADDR", bao_server.url)
+    monkeypatch.setenv("POSTHOUSE_VAULT_NAMESPACE", tenancy.namespace)
+    monkeypatch.setenv("POSTHOUSE_VAULT_ROLE_ID", tenancy.role_id)
+    monkeypatch.setenv("POSTHOUSE_VAULT_SECRET_ID", "wrong-secret-id")
+    assert "refuses our AppRole login" in (refused := shell.fails("apply"))
+    assert "wrong-secret-id" not in refused
+    monkeypatch.setenv("POSTHOUSE_VAULT_SECRET_ID", tenancy.secret_id)
+    assert "our policy does not let us read" in shell.fails("apply")
+    tenancy.allow('path "kv/data/hub" { capabilities = ["read"] }')
+    assert "https://hooks.example.com/hooks/hub" in shell.ok("apply")
+    assert "nothing to do" in shell.ok("apply")
+    monkeypatch.setenv("POSTHOUSE_VAULT_ADDR", "http://127.0.0.1:1")
+    assert "Vault cannot be reached" in shell.fails("apply")
+
+
+def test_the_transit_key_is_rotated_and_retired(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bao_server: openbao.Server
+) -> None:
+    """`keyring rotate` makes a new version there too; the current one and one in use are not retired."""
+    tenancy = bao_server.tenancy()
+    monkeypatch.delenv("POSTHOUSE_KEYRING")
+    monkeypatch.setenv("POSTHOUSE_KEYRING_FILE", str(tmp_path / "k.json"))
+    shell.ok("keyring", "init")
+    assert "KEY_BACKEND is not transit" in shell.fails("keyring", "retire", "1", "--transit")
+    monkeypatch.setenv("POSTHOUSE_KEY_BACKEND", "transit")
+    assert "set POSTHOUSE_VAULT_ADDR" in shell.fails("keyring", "rotate")
+    for name, value in (
+        ("ADDR", bao_server.url), ("NAMESPACE", tenancy.namespace), ("ROLE_ID", tenancy.role_id), ("SECRET_ID", tenancy.secret_id),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"POSTHOUSE_VAULT_{name}", value)
+    assert "transit    current 1, opens 1 and newer" in shell.ok("keyring", "status")
+    assert "is the current one" in shell.fails("keyring", "retire", "1", "--transit")
+    assert "version 2 of the region's key is current" in shell.ok("keyring", "rotate")
+    assert "opens version 2 and newer" in shell.ok("keyring", "retire", "1", "--transit")
+    assert "transit    current 2, opens 2 and newer" in shell.ok("keyring", "status")
 
 
 def test_a_secret_rotates_without_standing_on_a_command_line(shell: Shell) -> None:
@@ -208,7 +255,7 @@ def test_a_keyring_is_made_once_and_its_status_shows_no_key(
     shell.ok("keyring", "init")
     made = json.loads((tmp_path / "k.json").read_text())
     status = shell.ok("keyring", "status")
-    assert "current   1" in status
+    assert "current    1" in status
     assert made["keys"]["1"] not in status
     assert "already" in shell.fails("keyring", "init")
 

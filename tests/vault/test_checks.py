@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
+from pydantic import SecretStr
 
 from gateway.database import Database
-from gateway.errors import SetupError
+from gateway.errors import SetupError, Unavailable
+from gateway.service import Gateway
+from gateway.settings import Settings
+from gateway.vault import checks
 from gateway.vault.checks import verify_against
+from gateway.vault.data_keys import DataKeys
 from gateway.vault.keyring import Keyring, generate, parse
+from tests.clock import FakeClock
+from tests.vault.conftest import Backend
 
 
 async def rows(database: Database) -> list[tuple[str, int, bytes]]:
-    return [tuple(row) for row in await database.fetch("SELECT * FROM control.keyring_checks ORDER BY 1, 2")]
+    return [
+        tuple(row)
+        for row in await database.fetch("SELECT keyring, version, proof FROM control.keyring_checks ORDER BY 1, 2")
+    ]
 
 
 async def test_the_first_start_leaves_proofs_and_the_next_ones_pass(database: Database, keyring: Keyring) -> None:
@@ -66,6 +77,46 @@ async def test_places_are_told_apart(database: Database, keyring: Keyring) -> No
         await verify_against(database, keyring, "default")
     proofs = [proof for _, _, proof in await rows(database)]
     assert len(set(proofs)) == len(proofs)
+
+
+async def test_a_retired_version_may_be_absent_but_never_another(database: Database, keyring: Keyring) -> None:
+    """Whoever still holds it passes too, with the same key only."""
+    grown = keyring.with_new_version()
+    await verify_against(database, grown)
+    with pytest.raises(SetupError, match="lacks key version 1"):
+        await verify_against(database, grown.without(1))
+    await checks.retire(database, ["control"], 1)
+    await verify_against(database, grown.without(1))
+    await verify_against(database, grown)
+    other = json.loads(grown.to_json())
+    other["keys"]["1"] = json.loads(generate().to_json())["keys"]["1"]
+    with pytest.raises(SetupError, match="key version 1 differs"):
+        await verify_against(database, parse(json.dumps(other), "x"))
+
+
+async def test_a_start_with_another_key_of_the_region_writes_nothing(
+    database: Database, settings: Settings, keyring: Keyring, keys: DataKeys, clock: FakeClock
+) -> None:
+    """A control database that knows no proof (a new one, say) beside a region with data keys: those tell."""
+    await keys.for_sealing("acme")
+    wrong = settings.model_copy(update={"keyring": SecretStr(generate().to_json())})
+    with pytest.raises(SetupError, match="does not open the data keys") as caught:
+        await Gateway.open(wrong, clock)
+    assert "\n" not in str(caught.value)
+    assert await rows(database) == []
+    right = await Gateway.open(settings, clock)
+    await right.close()
+    assert {(place, version) for place, version, _ in await rows(database)} == {
+        (place, version) for place in ("control", "default") for version in (0, 1)
+    }
+
+
+async def test_a_key_backend_that_is_away_is_no_wrong_key(database: Database, keys: DataKeys, backend: Backend) -> None:
+    """It cannot be asked; the start goes on (tests/vault/openbao/test_outage.py)."""
+    await keys.for_sealing("acme")
+    backend.away = True
+    with pytest.raises(Unavailable):
+        await checks.verify_region(database, "default", backend)
 
 
 async def test_two_first_starts_with_different_keyrings_cannot_both_win(database: Database) -> None:
