@@ -68,6 +68,18 @@ class IdempotencyInFlight(Problem):
     status, code, title = 409, "idempotency_in_flight", "A request with this Idempotency-Key is still running"
 
 
+class SessionOver(Problem):
+    """The connect session is not (or no longer) waiting for its code: `state` and `outcome` say how it stands."""
+
+    status, code, title = 409, "session_over", "The connect session cannot be completed"
+
+
+class WrongCode(Problem):
+    """Not the one-time code of this connect session. After five wrong ones the session has failed."""
+
+    status, code, title = 422, "wrong_code", "That is not the code of this session"
+
+
 class CursorGone(Problem):
     """What the cursor points at is no longer in the log, or the log is another one. `earliest` is the way on."""
 

@@ -7,6 +7,7 @@ a success is a `TokenSet` for each access profile that it fills.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from gateway.catalog import Integration
@@ -103,6 +104,18 @@ async def client_credentials(
     return _one(await _called(http, provider, facts, asked, request), access_profile)
 
 
+def minted_for(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """The accounts that an installation's tokens are minted for, from its grant's parameters: `installation:42`."""
+    return tuple(f"{name}:{value}" for name, value in parameters.items() if name == "installation")
+
+
+async def mint(http: Http, provider: Provider, app: App, accounts: Sequence[str]) -> TokenSet:
+    """A token that is made anew instead of refreshed.    Raises: ProviderError (GrantEnded: it is uninstalled)."""
+    if provider.mint is None or not accounts:
+        raise Misconfigured("mints_no_tokens")
+    return _storable(await provider.mint(http, app, accounts))
+
+
 async def _called(
     http: Http, provider: Provider, facts: OAuthFacts, asked: Asked, request: Request
 ) -> Mapping[str, TokenSet]:
@@ -112,8 +125,17 @@ async def _called(
         raise refused
     answer = response.json()
     if provider.token_sets is not None:
-        return provider.token_sets(answer, asked)
-    return {access_profile: oauth.token_set(facts, answer) for access_profile in asked.scopes}
+        sets = provider.token_sets(answer, asked)
+    else:
+        sets = {access_profile: oauth.token_set(facts, answer) for access_profile in asked.scopes}
+    return {access_profile: _storable(tokens) for access_profile, tokens in sets.items()}
+
+
+def _storable(tokens: TokenSet) -> TokenSet:
+    """Without what no scope and no type can be, and a database cannot hold: a rotated token must not be lost for it."""
+    scopes = None if tokens.scopes is None else frozenset(s for s in tokens.scopes if s.isprintable() and len(s) <= 500)
+    kind = tokens.token_type if tokens.token_type.isascii() and tokens.token_type.isprintable() else "Bearer"
+    return replace(tokens, scopes=scopes, token_type=kind)
 
 
 def _one(found: Mapping[str, TokenSet], access_profile: str) -> TokenSet:

@@ -16,7 +16,7 @@ from asyncpg.pgproto import pgproto
 
 from gateway.clock import random_bytes
 
-INTEGRATION, CONNECTION, ENDPOINT, EVENT, KEY = "int", "conn", "hook", "evt", "key"
+INTEGRATION, CONNECTION, ENDPOINT, EVENT, KEY, SESSION = "int", "conn", "hook", "evt", "key", "sess"
 
 
 def of(raw: bytes) -> UUID:

@@ -108,6 +108,45 @@ PARTITIONS_AHEAD_DAYS = Gauge(
     registry=REGISTRY,
 )
 
+# Tokens.
+TOKEN_CHECK_BATCH_READS = Histogram(
+    "posthouse_token_check_batch_reads",
+    "Token reads that shared one check of the database.",
+    buckets=BATCH_BUCKETS,
+    registry=REGISTRY,
+)
+REFRESHES = Counter(
+    "posthouse_refreshes_total",
+    "Refreshes of tokens, by outcome: refreshed, overtaken (by another process, a reconnect or a revocation), failed, "
+    "unwritten (an attempt to write what came failed; it is tried again).",
+    ("integration", "outcome"),
+    registry=REGISTRY,
+)
+
+# Connecting accounts.
+CONNECTS = Counter(
+    "posthouse_connect_total",
+    "What became of connect sessions, by integration: opened (the button was pressed), consented, connected, scopes_missing, "
+    "denied, wrong_account, provider_error, misconfigured, refused (a callback that is not this browser's or not ours), expired.",
+    ("integration", "outcome"),
+    registry=REGISTRY,
+)
+
+# Ending connections.
+CLOSING_TASKS = Gauge(
+    "posthouse_closing_tasks",
+    "Token sets of connections that ended, kept for their revocation at the provider; 72 h at most.",
+    ("region",),
+    registry=REGISTRY,
+)
+CLOSING_ENDED = Counter(
+    "posthouse_closing_ended_total",
+    "Token sets of connections that ended, by outcome: done (revoked, or gone there already), not_needed (another connection "
+    "shares what a revocation would reach), given_up (after 72 h, or nothing is left to revoke with). Shredded in each case.",
+    ("integration", "outcome"),
+    registry=REGISTRY,
+)
+
 # Readers.
 CONSUMER_LAG_EVENTS = Gauge(
     "posthouse_consumer_lag_events",
@@ -122,22 +161,6 @@ CONSUMER_LAG_SECONDS = Gauge(
     registry=REGISTRY,
 )
 SSE_CLIENTS = Gauge("posthouse_sse_clients", "Clients reading /v1/events/stream from this process.", registry=REGISTRY)
-
-# Outbound: calls of providers.
-OUTBOUND_CALLS = Counter(
-    "posthouse_outbound_calls_total",
-    "Calls of providers by kind (`token`, `api`, `revoke`, `keys` …) and outcome: `2xx` to `5xx`, or why there was no answer "
-    "(`timed_out`, `connect_failed`, `host_not_listed`, `address_not_public`, `too_large` …).",
-    ("provider", "kind", "outcome"),
-    registry=REGISTRY,
-)
-OUTBOUND_SECONDS = Histogram(
-    "posthouse_outbound_seconds",
-    "Time of a call of a provider, to the last byte of its answer or to giving up, in seconds.",
-    ("provider", "kind"),
-    buckets=OUTBOUND_BUCKETS,
-    registry=REGISTRY,
-)
 
 # The vault.
 DATA_KEYS_HELD = Gauge(
@@ -162,6 +185,22 @@ KEY_ROTATION_LEFT = Gauge(
     "posthouse_key_rotation_left",
     "What a rotation of keys under way has yet to do: `wrap` (data keys), `data` (sealed token sets). 0 when none is under way.",
     ("region", "kind"),
+    registry=REGISTRY,
+)
+
+# Outbound: calls of providers.
+OUTBOUND_CALLS = Counter(
+    "posthouse_outbound_calls_total",
+    "Calls of providers by kind (`token`, `api`, `revoke`, `keys` …) and outcome: `2xx` to `5xx`, or why there was no answer "
+    "(`timed_out`, `connect_failed`, `host_not_listed`, `address_not_public`, `too_large` …).",
+    ("provider", "kind", "outcome"),
+    registry=REGISTRY,
+)
+OUTBOUND_SECONDS = Histogram(
+    "posthouse_outbound_seconds",
+    "Time of a call of a provider, to the last byte of its answer or to giving up, in seconds.",
+    ("provider", "kind"),
+    buckets=OUTBOUND_BUCKETS,
     registry=REGISTRY,
 )
 

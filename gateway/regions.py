@@ -98,3 +98,12 @@ class Regions:
 def account_hash(keyring: Keyring, integration: UUID, account: str) -> UUID:
     """What is stored of an account's key: a keyed hash under the *control* keyring, the same in every region."""
     return keyring.mac_id("account", integration.bytes + account.encode("utf-8", "surrogatepass"))
+
+
+def reach_hash(keyring: Keyring, integration: UUID, reach: str) -> UUID:
+    """What is stored of `Identity.reach` (grants.reach_hash): a keyed hash under the *control* keyring.
+
+    Whoever stores it says so in control first (`connections.store.hint`, as for accounts), so that the end of another
+    connection finds in which regions it may be shared.
+    """
+    return keyring.mac_id("reach", integration.bytes + reach.encode("utf-8", "surrogatepass"))

@@ -17,11 +17,13 @@ import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, Literal
 
 import structlog
 
 from gateway import listen, logs, migrate, reach
+from gateway.connect import sweep
 from gateway.database import AWAY
 from gateway.errors import SetupError, Unavailable
 from gateway.service import Gateway
@@ -121,6 +123,8 @@ class Process:
                 log.warning("serve.waiting", reason=why)
                 told = why
             await asyncio.sleep(RETRY_S)
+        assert self.gateway is not None
+        self.gateway.repeat(sweep.EVERY_S, partial(sweep.run_once, self.gateway), name="connect")
         settle()
         for door in self._doors:
             door.open(self.gateway)

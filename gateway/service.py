@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import UUID
 
-from gateway import ids, metrics
+from gateway import ids, metrics, restored
 from gateway.catalog import Catalog
 from gateway.clock import Clock, SystemClock
 from gateway.database import AWAY, Database
+from gateway.ending.worker import Worker
 from gateway.endpoints.cache import EndpointCache
 from gateway.errors import SetupError, Unavailable
 from gateway.loop import every
@@ -21,6 +23,10 @@ from gateway.regions import DEFAULT, Region, Regions
 from gateway.settings import Settings
 from gateway.stream import consumers
 from gateway.stream.epoch import settle
+from gateway.tokens.check import Checks
+from gateway.tokens.reading import TokenReads
+from gateway.tokens.refresh import Refresher
+from gateway.tokens.reports import Reports
 from gateway.vault import checks, choose, holders, keyring, openbao, sweep, watch
 from gateway.vault.keyring import Keyring
 from gateway.vault.upkeep import EVERY_S as VAULT_EVERY_S
@@ -30,6 +36,7 @@ from gateway.vault.watch import KeyringWatch
 UPKEEP_EVERY_S = 3600.0
 WATCH_EVERY_S = 5.0
 REFUSALS_EVERY_S = 1.0
+CLOSING_EVERY_S = 2.0
 
 
 class Gateway:
@@ -48,6 +55,10 @@ class Gateway:
         self.outbound = Outbound(settings, clock)
         self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
+        self._checks = {r.name: Checks(r.database, settings.commit_deadline_s) for r in self.regions}
+        self.refresher = Refresher(self.catalog, self.outbound, clock, settings.public_url)
+        self.tokens = TokenReads(self.regions, self._checks, self.refresher)
+        self.reports = Reports(self.catalog, self.refresher, self.outbound, clock, settings.public_url)
         self.refusals = Refusals()
         self.keyring_watch = KeyringWatch(keys, settings)
         self._process, self._told_at = ids.uuid7(clock.now()), float("-inf")
@@ -70,6 +81,24 @@ class Gateway:
             raise
         return gateway
 
+    @classmethod
+    async def for_command(cls, settings: Settings, clock: Clock | None = None) -> Gateway:
+        """The parts for one command: connected, control read once, nothing in the background.    Raises: as `open`."""
+        gateway = cls(settings, clock or SystemClock(), keyring.load(settings))
+        try:
+            await gateway.control.open()
+            if gateway.bao is not None:
+                await gateway.bao.enter()
+            await checks.verify_against(gateway.control, gateway.control_keyring)
+            for region in gateway.regions:
+                await region.database.open()
+                await region.sealing.verify()
+            await gateway.catalog.refresh()
+        except BaseException:
+            await gateway.close()
+            raise
+        return gateway
+
     async def _open(self) -> None:
         await self.control.open()
         if self.bao is not None:
@@ -83,7 +112,9 @@ class Gateway:
             await checks.verify_against(self.control, region.keyring, region.name)
             await settle(region.database)
             await region.upkeep.ready()
+            await self._checks[region.name].start()
         await self.catalog.open()
+        await self.look_for_restores()
         self._loops = [
             asyncio.create_task(every(WATCH_EVERY_S, self.watch, name="watch")),
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
@@ -92,6 +123,11 @@ class Gateway:
                 asyncio.create_task(
                     every(VAULT_EVERY_S, VaultUpkeep(r.tokens.keys, r.database, r.tokens.blobs).run_once, name="vault")
                 )
+                for r in self.regions
+            ),
+            asyncio.create_task(every(WATCH_EVERY_S, self.look_for_restores, name="restored")),
+            *(
+                asyncio.create_task(every(CLOSING_EVERY_S, self.closing_worker(r).run_once, name="closing"))
                 for r in self.regions
             ),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
@@ -116,12 +152,18 @@ class Gateway:
             pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
         await self.catalog.close()
         await self.published_keys.close()
+        await self.refresher.close()
         await self.outbound.close()
         for region in self.regions:
+            await self._checks[region.name].stop()
             await region.close()
         if self.bao is not None:
             await self.bao.close()
         await self.control.close()
+
+    def repeat(self, interval_s: float, run_once: Callable[[], Awaitable[object]], *, name: str) -> None:
+        """One more background loop, of a package above this one; it ends with the gateway."""
+        self._loops.append(asyncio.create_task(every(interval_s, run_once, name=name)))
 
     def drain(self) -> None:
         """Not ready any more; long polls and streams end now, everything else goes on."""
@@ -159,6 +201,20 @@ class Gateway:
         if holds != self._told or now - self._told_at >= holders.EVERY_S:
             await holders.tell(self.control, self._process, socket.gethostname(), self.control_keyring)
             self._told, self._told_at = holds, now
+
+    def new_id(self) -> UUID:
+        """An id for what a background loop makes."""
+        return ids.uuid7(self.clock.now())
+
+    def closing_worker(self, region: Region) -> Worker:
+        """What revokes tokens of connections that ended there."""
+        url = self.settings.public_url
+        return Worker(region, self.regions, self.control, self.catalog, self.outbound, url)
+
+    async def look_for_restores(self) -> None:
+        """Set aside what must not be refreshed if a database was put back to an earlier point."""
+        for region in self.regions:
+            await restored.look(region, self.catalog, self.new_id)
 
     async def write_refusals(self) -> None:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""

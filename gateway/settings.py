@@ -56,11 +56,6 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='where providers\' public keys are fetched instead, as JSON `{"google": URL}`: for tests and mirrors',
     )
-    outbound_allow: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="networks beside the public ones that providers may be called in, `127.0.0.0/8,10.1.0.0/16`: "
-        "for tests, demos and servers in your own network; there plain http may be used too",
-    )
     key_backend: Annotated[str, Field(pattern="^(local|transit)$")] = Field(
         "local", description="what wraps the tenants' data keys: the `local` keyring, or `transit` of Vault / OpenBao"
     )
@@ -88,6 +83,11 @@ class Settings(BaseSettings):
     vault_transit_key: str = Field("posthouse", description="its key (aes256-gcm96), which must be there")
     vault_kv_mount: str = Field("secret", description="where the KV engine (version 2) is mounted")
     vault_kv_prefix: str = Field("posthouse", description="folder in it that is this deployment's alone")
+    outbound_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="networks beside the public ones that providers may be called in, `127.0.0.0/8,10.1.0.0/16`: "
+        "for tests, demos and servers in your own network; there plain http may be used too",
+    )
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field("json", description="`json` or `console`")
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         "info", description="least level logged"

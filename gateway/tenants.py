@@ -6,7 +6,7 @@ A tenant's region is fixed when it is made: everything of the tenant lies there,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -54,6 +54,14 @@ async def get(db: Db, tenant_id: str) -> Tenant:
     if row is None:
         raise NotFound("There is no such tenant.")
     return _tenant(row)
+
+
+REGIONS_OF = "SELECT id, region FROM control.tenants WHERE id = ANY ($1::text[])"
+
+
+async def regions_of(db: Db, tenant_ids: Collection[str]) -> dict[str, str]:
+    """The region's name of each of these that exists."""
+    return {row["id"]: row["region"] for row in await db.fetch(REGIONS_OF, sorted(tenant_ids))}
 
 
 PAGE = f"""SELECT {COLUMNS} FROM control.tenants WHERE ($1::text IS NULL OR id > $1)

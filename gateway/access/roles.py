@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-# Every action of the API, `thing:verb`. `keys:write` and `integrations:write` are the administrator's alone.
+# Every action of the API, `thing:verb`. `keys:write`, `integrations:write` and `connections:export` are the administrator's alone.
 ACTIONS = frozenset(
     {
         "events:read",
@@ -14,6 +14,12 @@ ACTIONS = frozenset(
         "tenants:write",
         "connections:read",
         "connections:write",
+        "tokens:read",
+        "signals:write",
+        "connections:import",
+        "connections:export",  # hands out refresh tokens, sealed to whom the caller names: the administrator's alone
+        "connect:read",
+        "connect:write",
         "endpoints:read",
         "endpoints:write",
         "integrations:read",

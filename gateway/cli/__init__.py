@@ -9,6 +9,7 @@ import typer
 from gateway.cli import (
     alerts,
     apply,
+    connections,
     consumers,
     deliveries,
     deploy,
@@ -19,6 +20,7 @@ from gateway.cli import (
     keys,
     migrate,
     openapi,
+    restored,
     sandbox,
     serve,
     up,
@@ -39,10 +41,12 @@ app.command("doctor")(doctor.doctor)
 app.command("apply")(apply.apply)
 app.command("alerts")(alerts.alerts)
 app.command("openapi")(openapi.openapi)
+app.command("restored", help=restored.HELP)(restored.restored)
 app.command("deploy")(deploy.deploy)
 app.command("sandbox")(sandbox.sandbox)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
+app.add_typer(connections.app, name="connections")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(events.app, name="events")
 app.add_typer(consumers.app, name="consumers")

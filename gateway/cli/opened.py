@@ -19,6 +19,7 @@ from gateway.errors import SetupError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.service import Gateway
     from gateway.vault.backend import KeyBackend
     from gateway.vault.keyring import Keyring
     from gateway.vault.tokens import TokenVault
@@ -99,3 +100,20 @@ async def opened() -> AsyncIterator[Opened]:
             await bao.close()
         await control.close()
         await region.close()
+
+
+@asynccontextmanager
+async def at_hand() -> AsyncIterator[Gateway]:
+    """All parts of a process, connected, without its background work: for commands that do what the API does.
+
+    Raises: SetupError.
+    """
+    from gateway.service import Gateway
+
+    chosen = with_database(settings())
+    await migrate.check_all(chosen)
+    gateway = await Gateway.for_command(chosen)
+    try:
+        yield gateway
+    finally:
+        await gateway.close()

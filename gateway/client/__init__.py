@@ -20,6 +20,7 @@ from gateway.client.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    NotIssued,
     PosthouseError,
     StaleFence,
     Unauthenticated,
@@ -27,6 +28,7 @@ from gateway.client.errors import (
     Unreachable,
 )
 from gateway.client.iterating import Events
+from gateway.client.tokens import Token
 
 __all__ = [
     "ApiError",
@@ -39,8 +41,10 @@ __all__ = [
     "Forbidden",
     "Invalid",
     "NotFound",
+    "NotIssued",
     "PosthouseError",
     "StaleFence",
+    "Token",
     "Unauthenticated",
     "Unavailable",
     "Unreachable",

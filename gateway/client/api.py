@@ -16,6 +16,8 @@ from gateway.client.following import follow
 from gateway.client.http import Http, Pace, Params
 from gateway.client.iterating import Events
 from gateway.client.leases import Leases
+from gateway.client.tokens import Token
+from gateway.client.tokens import read as read_token
 from gateway.client.working import Batching, Worker
 
 PATIENCE_S = 30.0
@@ -132,6 +134,28 @@ class Client:
         """Register an account of a tenant at an integration; `accounts` are the keys its deliveries carry."""
         body = {"tenant": tenant, "integration": integration, "accounts": list(accounts), **more}
         return await self._made("POST", "/v1/connections", body | _named("external_id", external_id))
+
+    async def token(self, connection: str, access_profile: str | None = None, min_ttl_s: int = 60) -> Token:
+        """The current access token of a connection, refreshed first if it expires within `min_ttl_s`.
+
+        `access_profile` may be left out where there is just one. Ask each time, or keep it until `refresh_after`.
+        Raises: NotIssued: the user must connect again, or the like (`do`); Unavailable: come back after `retry_after_s`;
+        NotFound, Forbidden, Unreachable.
+        """
+        params = {"min_ttl_s": str(min_ttl_s), **_named("access_profile", access_profile)}
+        path = f"/v1/connections/{quote(connection, safe='')}/token"
+        return read_token(await self.request("GET", path, params=params))
+
+    async def report_rejected(self, token: Token, status: int | None = None) -> str:
+        """Say that the provider refused this token (with this status); what came of it.
+
+        "stale" and "refreshed": ask for the token again. "works": the provider refused that call, not the token. The
+        others ("too_new", "unchecked", "suspect", "not_issued") are explained in the API's document.
+        """
+        body: dict[str, Any] = {"type": "token_rejected", "token_version": token.token_version}
+        body |= {"access_profile": token.access_profile} | ({} if status is None else {"status": status})
+        answer = await self.request("POST", f"/v1/connections/{quote(token.connection, safe='')}/signals", json=body)
+        return str(answer["outcome"])
 
     async def create_endpoint(
         self, integration: str, *, connection: str | None = None, secret: str | None = None, **more: Any

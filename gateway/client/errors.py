@@ -54,6 +54,26 @@ class Conflict(ApiError):
     """It does not fit the present state."""
 
 
+class NotIssued(Conflict):
+    """No token is handed out in the grant's present state, and waiting alone does not change that: `do` says what does.
+
+    `reconnect`: send the user through a connect session of this connection; `connect`: through a new one; `complete`:
+    the one under way; `wait`: the provider may lift it; `activate`: the import; `name_profile`: one of `access_profiles`.
+    """
+
+    @property
+    def do(self) -> str:
+        return str(self.extra.get("do", ""))
+
+    @property
+    def state(self) -> str:
+        return str(self.extra.get("state", ""))
+
+    @property
+    def access_profiles(self) -> list[str]:
+        return [str(name) for name in self.extra.get("access_profiles", [])]
+
+
 class Invalid(ApiError):
     """The request does not fit its model; `extra["errors"]` says what and where."""
 
@@ -80,7 +100,17 @@ class CursorGone(ApiError):
 
 PASSING = (Unreachable, Unavailable)  # what another try may mend
 
-_BY_CODE: dict[str, type[ApiError]] = {"stale_fence": StaleFence, "cursor_gone": CursorGone}
+_BY_CODE: dict[str, type[ApiError]] = {
+    "stale_fence": StaleFence,
+    "cursor_gone": CursorGone,
+    **dict.fromkeys(
+        (
+            "access_profile_needed", "no_grant", "connection_pending", "connection_suspended", "reauth_required",
+            "connection_revoked", "connection_closed", "held",
+        ),
+        NotIssued,
+    ),
+}  # fmt: skip
 _BY_STATUS: dict[int, type[ApiError]] = {
     401: Unauthenticated,
     403: Forbidden,

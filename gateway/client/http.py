@@ -106,8 +106,9 @@ class Http:
             try:
                 return await self.once(method, path, **more)
             except PASSING as trouble:
-                if patience_s is not None and self.pace.clock() - began >= patience_s:
-                    raise
+                asked_s = (trouble.retry_after_s if isinstance(trouble, ApiError) else None) or 0.0
+                if patience_s is not None and self.pace.clock() - began + asked_s >= patience_s:
+                    raise  # a pause that outlasts the patience is the caller's to make
                 await backoff.wait(trouble)
 
     @asynccontextmanager

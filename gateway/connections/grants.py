@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from gateway.connections.scopes import Ledger
@@ -19,9 +19,13 @@ from gateway.connections.states import State
 from gateway.database import Db
 from gateway.vault.tokens import Sealed
 
-COLUMNS = """g.connection_id, g.access_profile, g.state, g.reason, g.generation, g.token_version, g.held, g.kind, g.requested,
+Kind = Literal["code", "client_credentials", "installation"]  # how its tokens come
+
+COLUMNS = """g.connection_id, g.access_profile, g.state, g.reason, g.since, g.generation, g.token_version, g.held, g.kind, g.requested,
              g.granted, g.missing, g.lost, g.optional_missing, g.parameters, g.reach_hash, g.granted_at, t.issued_at,
-             t.expires_at, t.refresh_expires_at, coalesce(t.has_refresh, false) AS has_refresh, t.token_type"""
+             t.expires_at, t.refresh_expires_at, coalesce(t.has_refresh, false) AS has_refresh, t.token_type,
+             g.restored OR (SELECT e.tokens_epoch <> e.epoch OR e.identity <> gateway.identity() FROM gateway.epoch e)
+               AS restored"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +36,11 @@ class Grant:
     access_profile: str
     state: State
     reason: str | None
+    since: datetime  # in that state, for that reason
     generation: int
     token_version: int
     held: bool
-    kind: str
+    kind: Kind
     ledger: Ledger
     parameters: Mapping[str, str]
     reach_hash: UUID | None
@@ -45,6 +50,17 @@ class Grant:
     refresh_expires_at: datetime | None
     has_refresh: bool
     token_type: str | None
+    restored: bool  # came out of a backup (or the whole database did, and grants have not been looked at yet)
+
+
+def may_refresh(grant: Grant) -> bool:
+    """May its refresh token be sent, or a token be minted for it, without being told to? THE rule, for every refresher.
+
+    `held`: somebody else refreshes it until the cut-over, and two refreshers kill a rotating grant. `restored`: the
+    refresh token may have been superseded after the backup, and sending it can revoke the whole family (PROTOCOLS 12).
+    Unexpired access tokens are handed out all the same. Whether its state lets it be refreshed is the machine's question.
+    """
+    return not grant.held and not grant.restored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +82,47 @@ async def of(db: Db, connections: Collection[UUID]) -> list[Grant]:
     return [_grant(row) for row in await db.fetch(OF, list(connections))]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A grant with its sealed token set, for whoever refreshes it. Seconds are by the region's clock."""
+
+    grant: Grant
+    tenant: str
+    integration_id: UUID
+    data_key_version: int | None  # None: there is no token set
+    sealed_access: bytes | None = field(repr=False)
+    sealed_refresh: bytes | None = field(repr=False)
+    kv_path: str | None = field(repr=False)
+    age_s: float | None  # of the token set
+    in_state_s: float  # how long it has been in its state
+    expired: bool  # the access token is of no use any more, or there is none
+    refresh_left_s: float | None  # of the refresh token's life; None: not known, or for ever
+
+
+STORED = f"""SELECT {COLUMNS}, c.tenant_id AS tenant, c.integration_id, t.data_key_version, t.sealed_access, t.sealed_refresh,
+                    t.kv_path, extract(epoch FROM gateway.now() - t.issued_at)::float8 AS age_s,
+                    extract(epoch FROM least(gateway.now() - g.since, interval '10 years'))::float8 AS in_state_s,
+                    t.connection_id IS NULL OR coalesce(t.expires_at <= gateway.now(), false) AS expired,
+                    extract(epoch FROM t.refresh_expires_at - gateway.now())::float8 AS refresh_left_s
+               FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id AND c.state <> 'closed'
+               LEFT JOIN gateway.tokens t USING (connection_id, access_profile)
+              WHERE g.connection_id = $1 AND g.access_profile = $2"""  # noqa: S608 - a constant
+OF_STORED = (
+    "tenant", "integration_id", "data_key_version", "sealed_access", "sealed_refresh", "kv_path", "age_s", "in_state_s",
+    "expired", "refresh_left_s",
+)  # fmt: skip
+
+
+async def stored(db: Db, connection_id: UUID, access_profile: str) -> Stored | None:
+    """One grant of an open connection, with what a refresh needs."""
+    row = await db.fetchrow(STORED, connection_id, access_profile)
+    if row is None:
+        return None
+    fields = dict(row)
+    more = {name: fields.pop(name) for name in OF_STORED}
+    return Stored(grant=_grant(fields), **more)
+
+
 LOCK = "SELECT state FROM gateway.connections WHERE id = $1 FOR UPDATE"
 
 
@@ -77,14 +134,14 @@ async def lock(tx: Db, connection_id: UUID) -> State | None:
 
 PUT = """
 INSERT INTO gateway.grants AS g (connection_id, access_profile, state, reason, generation, token_version, held, kind, requested,
-                            granted, missing, lost, optional_missing, parameters, reach_hash, granted_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, gateway.now())
+                            granted, missing, lost, optional_missing, parameters, reach_hash, granted_at, since)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, gateway.now(), gateway.now())
 ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (state, reason, generation, token_version, held, kind, requested, granted, missing, lost, optional_missing, parameters,
-        reach_hash, granted_at)
+        reach_hash, granted_at, restored, source_mac, since)
      = (excluded.state, excluded.reason, excluded.generation, excluded.token_version, excluded.held, excluded.kind,
         excluded.requested, excluded.granted, excluded.missing, excluded.lost, excluded.optional_missing,
-        excluded.parameters, excluded.reach_hash, excluded.granted_at)"""
+        excluded.parameters, excluded.reach_hash, excluded.granted_at, false, NULL, excluded.since)"""
 
 
 async def put(
@@ -112,15 +169,16 @@ async def put(
 
 PUT_TOKENS = """
 INSERT INTO gateway.tokens (connection_id, access_profile, tenant_id, generation, token_version, data_key_version,
-                            sealed_access, sealed_refresh, has_refresh, token_type, issued_at, expires_at, refresh_expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8 IS NOT NULL, $9, gateway.now(), gateway.now() + make_interval(secs => $10),
-        gateway.now() + make_interval(secs => $11))
+                            sealed_access, sealed_refresh, has_refresh, token_type, issued_at, expires_at, refresh_expires_at,
+                            kv_path)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $12, $9, gateway.now(), gateway.now() + make_interval(secs => $10),
+        gateway.now() + make_interval(secs => $11), $13)
 ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (generation, token_version, data_key_version, sealed_access, sealed_refresh, has_refresh, token_type, issued_at,
-        expires_at, refresh_expires_at)
+        expires_at, refresh_expires_at, kv_path)
      = (excluded.generation, excluded.token_version, excluded.data_key_version, excluded.sealed_access,
         excluded.sealed_refresh, excluded.has_refresh, excluded.token_type, excluded.issued_at, excluded.expires_at,
-        excluded.refresh_expires_at)"""
+        excluded.refresh_expires_at, excluded.kv_path)"""
 
 
 async def put_tokens(
@@ -130,12 +188,13 @@ async def put_tokens(
     await tx.execute(
         PUT_TOKENS, connection_id, access_profile, tenant, generation, token_version, new.sealed.data_key_version,
         new.sealed.access, new.sealed.refresh, new.token_type, new.expires_in_s, new.refresh_expires_in_s,
+        new.sealed.has_refresh or new.sealed.refresh is not None, new.sealed.kv_path,
     )  # fmt: skip
 
 
 # Compare and swap: whoever lost its right meanwhile (a reconnect, another refresh, a revocation) writes nothing.
 ROTATE = """UPDATE gateway.grants SET token_version = $5, state = $6, reason = $7, granted = $8, missing = $9, lost = $10,
-                   optional_missing = $11
+                   optional_missing = $11, since = CASE WHEN (state, reason) IS DISTINCT FROM ($6, $7) THEN gateway.now() ELSE since END
              WHERE connection_id = $1 AND access_profile = $2 AND generation = $3 AND token_version = $4
                AND state IN ('active', 'suspect', 'reauth_required') RETURNING true"""
 
@@ -155,7 +214,7 @@ async def rotate(
     return True
 
 
-MOVE = """UPDATE gateway.grants SET state = $4, reason = $5
+MOVE = """UPDATE gateway.grants SET state = $4, reason = $5, since = gateway.now()
            WHERE connection_id = $1 AND access_profile = ANY ($2::text[]) AND ($3::integer IS NULL OR generation = $3)
              AND state <> 'closed' AND (state, reason) IS DISTINCT FROM ($4, $5) RETURNING access_profile"""
 

@@ -7,10 +7,10 @@ Accounts are kept as keyed hashes only.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import orjson
@@ -23,10 +23,14 @@ from gateway.endpoints import store as endpoints
 from gateway.errors import Conflict, NotFound
 from gateway.stream.append import NewEvent, append
 
+Revocation = Literal["pending", "done", "not_needed", "given_up"]
+
 OWN_KEY_WINDOW_S = 3600  # an event of ours is its own key: remembered for as long as a batch may be sent again
 
 COLUMNS = """id, tenant_id, integration_id, external_id, end_user_id, labels, state, reason, subject_hash, created_at, updated_at,
-             (SELECT count(*) FROM gateway.connection_accounts a WHERE a.connection_id = c.id) AS accounts"""
+             (SELECT count(*) FROM gateway.connection_accounts a WHERE a.connection_id = c.id) AS accounts,
+             CASE WHEN state = 'closed' AND EXISTS (SELECT FROM gateway.closing_tasks k WHERE k.connection_id = c.id)
+                  THEN 'pending' ELSE revocation END AS revocation"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Connection:
     created_at: datetime
     updated_at: datetime
     accounts: int  # how many; which ones is kept as hashes
+    revocation: Revocation | None  # of its tokens at the provider, when it has ended; None: there were none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,7 @@ INSERT INTO gateway.connections (id, tenant_id, integration_id, external_id, end
 VALUES ($1, $2, $3, $4, $5, $6, 'active', gateway.now(), gateway.now()) ON CONFLICT DO NOTHING RETURNING id"""
 ACCOUNTS = """INSERT INTO gateway.connection_accounts (integration_id, account_hash, connection_id)
               SELECT $1, h, $3 FROM unnest($2::uuid[]) AS h"""
+ADD_ACCOUNTS = ACCOUNTS + " ON CONFLICT DO NOTHING"
 TWIN = """SELECT id FROM gateway.connections
            WHERE tenant_id = $1 AND integration_id = $2 AND external_id = $3 AND state <> 'closed'"""
 
@@ -100,6 +106,52 @@ async def _there_already(tx: Db, new: NewConnection) -> Connection:
     twin = await tx.fetchval(TWIN, new.tenant_id, new.integration_id, new.external_id)
     more: dict[str, Any] = {} if twin is None else {"connection": ids.show(ids.CONNECTION, twin)}
     raise Conflict("An open connection of this tenant and integration has that external_id.", **more)
+
+
+# Its external id comes with its completion: until then it must not stand in the way of another try.
+EXPECT = """
+INSERT INTO gateway.connections (id, tenant_id, integration_id, end_user_id, labels, state, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, 'pending', gateway.now(), gateway.now()) ON CONFLICT DO NOTHING"""
+
+
+async def expect(tx: Db, new: NewConnection) -> None:
+    """Make a connection that waits for its completion: no delivery is its own yet. Again: nothing new."""
+    await tx.execute(EXPECT, new.id, new.tenant_id, new.integration_id, new.end_user_id, json.dumps(dict(new.labels)))
+
+
+async def twin(db: Db, new: NewConnection) -> UUID | None:
+    """The open connection that has this external id already."""
+    found: UUID | None = await db.fetchval(TWIN, new.tenant_id, new.integration_id, new.external_id)
+    return found
+
+
+KNOW = """UPDATE gateway.connections SET subject_hash = $2, external_id = coalesce(external_id, $3), updated_at = gateway.now()
+           WHERE id = $1"""
+OTHERS = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1 AND account_hash <> ALL ($2::uuid[])"
+
+
+async def know(
+    tx: Db,
+    connection: Connection,
+    subject_hash: UUID | None,
+    accounts: Sequence[UUID],
+    *,
+    external_id: str | None,
+    switched: bool,
+) -> None:
+    """Whose account it is, as the provider says. `switched`: another one than before, whose names are forgotten."""
+    await tx.execute(KNOW, connection.id, subject_hash, external_id)
+    if switched:
+        await tx.execute(OTHERS, connection.id, list(accounts))
+    await tx.execute(ADD_ACCOUNTS, connection.integration_id, sorted(set(accounts)), connection.id)
+
+
+ACCOUNTS_OF = "SELECT account_hash FROM gateway.connection_accounts WHERE connection_id = $1"
+
+
+async def accounts_of(db: Db, connection_id: UUID) -> set[UUID]:
+    """The hashes of its accounts."""
+    return {row["account_hash"] for row in await db.fetch(ACCOUNTS_OF, connection_id)}
 
 
 GET = f"SELECT {COLUMNS} FROM gateway.connections c WHERE id = $1"  # noqa: S608 - a constant of this file
@@ -146,7 +198,7 @@ async def page(db: Db, wanted: Filter, *, after: UUID | None, limit: int) -> lis
 
 
 LOCK = "SELECT state FROM gateway.connections WHERE id = $1 FOR UPDATE"
-CLOSE = "UPDATE gateway.connections SET state = 'closed', updated_at = gateway.now() WHERE id = $1"
+CLOSE = "UPDATE gateway.connections SET state = 'closed', reason = NULL, updated_at = gateway.now() WHERE id = $1"
 FORGET = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1"
 
 
@@ -173,8 +225,8 @@ FOLDED = """UPDATE gateway.connections SET state = $2, reason = $3, updated_at =
 async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say: str | None = None) -> Connection:
     """Fold the grants' states into the connection's and say what changed, as the last statement of the transaction.
 
-    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). `say`: the event's name where something
-    is to be said even though the state stays (`scopes_changed`); unset: the new state's name, if it is new.
+    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). A new state is said by its own name;
+    `say` names an event beside it, for what is to be said even though the state stays (`scopes_changed`).
     The caller holds the connection's lock.
     """
     before = await get(tx, connection_id)
@@ -183,16 +235,70 @@ async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say
     reason = next((grant.reason for grant in held if grant.state == state and grant.reason), None)
     await tx.execute(FOLDED, connection_id, state, reason)
     after = await get(tx, connection_id)
-    name = say if say is not None else (after.state if after.state != before.state else None)
-    if name is not None:
-        more = {
-            "previous_state": before.state,
-            "cause": cause,
-            "reason": after.reason,
-            "access_profiles": {grant.access_profile: told(grant) for grant in held},
-        }
-        await append(tx, [_event(after, name, event_id, more)])
+    names = [name for name in (say, after.state if after.state != before.state else None) if name is not None]
+    if names:
+        said = _more(before, after, cause, held)
+        event_ids = [event_id, *(ids.uuid7(after.updated_at) for _ in names[1:])]
+        await append(tx, [_event(after, name, of, said) for name, of in zip(names, event_ids, strict=True)])
     return after
+
+
+async def lock(tx: Db, connection_id: UUID) -> State | None:
+    """Let no other writer at this connection and its grants; its state, None where there is no such connection."""
+    state: State | None = await tx.fetchval(LOCK, connection_id)
+    return state
+
+
+OF = f"SELECT {COLUMNS} FROM gateway.connections c WHERE id = ANY ($1::uuid[]) ORDER BY id"  # noqa: S608 - a constant
+LOCK_ALL = "SELECT id FROM gateway.connections WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE"
+FOLDED_ALL = """UPDATE gateway.connections c SET state = n.state, reason = n.reason, updated_at = gateway.now()
+                  FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n(id, state, reason) WHERE c.id = n.id"""
+
+
+async def lock_all(tx: Db, connections: Collection[UUID]) -> None:
+    """Let no other writer at these connections and their grants."""
+    await tx.fetch(LOCK_ALL, list(connections))
+
+
+async def settle_all(
+    tx: Db, connections: Collection[UUID], new_id: Callable[[], UUID], *, cause: str, say: str | None = None
+) -> list[Connection]:
+    """`settle` for many at once: their states folded, what changed said in one append, the transaction's last statement.
+
+    `new_id` gives an event's id at each call. The caller holds the connections' locks. Closed ones stay as they are.
+    """
+    before = [_connection(row) for row in await tx.fetch(OF, list(connections))]
+    of: dict[UUID, list[grants.Grant]] = {one.id: [] for one in before}
+    for grant in await grants.of(tx, list(of)):
+        of[grant.connection_id].append(grant)
+    moved: dict[UUID, tuple[State, str | None]] = {}
+    for one in before:
+        if of[one.id] and one.state != "closed":
+            state = fold(grant.state for grant in of[one.id])
+            reason = next((grant.reason for grant in of[one.id] if grant.state == state and grant.reason), None)
+            if (state, reason) != (one.state, one.reason):
+                moved[one.id] = (state, reason)
+    if moved:
+        states, reasons = [state for state, _ in moved.values()], [reason for _, reason in moved.values()]
+        await tx.execute(FOLDED_ALL, list(moved), states, reasons)
+    after = [_connection(row) for row in await tx.fetch(OF, list(connections))]
+    events = []
+    for was, now in zip(before, after, strict=True):
+        name = say if say is not None else (now.state if now.state != was.state else None)
+        if name is not None:
+            events.append(_event(now, name, new_id(), _more(was, now, cause, of[now.id])))
+    if events:
+        await append(tx, events)
+    return after
+
+
+def _more(was: Connection, now: Connection, cause: str, held: Sequence[grants.Grant]) -> dict[str, Any]:
+    return {
+        "previous_state": was.state,
+        "cause": cause,
+        "reason": now.reason,
+        "access_profiles": {grant.access_profile: told(grant) for grant in held},
+    }
 
 
 def told(grant: grants.Grant) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from gateway import ids, metrics
 from gateway.errors import NotFound
 from gateway.service import Gateway
 from gateway.web import (
+    adoption,
+    connect_sessions,
     connections,
     consumers,
     endpoints,
@@ -28,6 +30,7 @@ from gateway.web import (
     refusals,
     requests,
     tenants,
+    tokens,
 )
 from gateway.web.dispatch import METHODS, Endpoint, refuse
 from gateway.web.routing import Call, NoQuery, Route
@@ -35,6 +38,9 @@ from gateway.web.routing import Call, NoQuery, Route
 ROUTES: list[Route] = [
     *tenants.ROUTES,
     *connections.ROUTES,
+    *tokens.ROUTES,
+    *adoption.ROUTES,
+    *connect_sessions.ROUTES,
     *endpoints.ROUTES,
     *integrations.ROUTES,
     *keys.ROUTES,
@@ -61,11 +67,50 @@ def private_app(gateway: Gateway, more: Sequence[Route] = ()) -> ASGIApp:
         by_path[route.path][route.method] = route
     # Templates with a fixed word come before those with a parameter in the same place.
     ordered = sorted(by_path.items(), key=lambda item: [(part.startswith("{"), part) for part in item[0].split("/")])
-    return Router(
-        [StarletteRoute(path, Endpoint(gateway, path, routes)) for path, routes in ordered],
+    rooms = {path: Endpoint(gateway, path, routes) for path, routes in ordered}
+    router = Router(
+        [StarletteRoute(path, room) for path, room in rooms.items()],
         redirect_slashes=False,
         default=_Unmatched(gateway),
     )
+    direct = [_Direct(path, rooms[path]) for path, routes in ordered if any(r.direct for r in routes.values())]
+    return _Front(direct, router)
+
+
+class _Direct:
+    """A path with one parameter, matched by what stands before and behind it."""
+
+    def __init__(self, path: str, room: Endpoint) -> None:
+        self.before, _, rest = path.partition("{")
+        self._name, _, self.behind = rest.partition("}")
+        self._room = room
+
+    def parameters(self, path: str) -> dict[str, str] | None:
+        """What the path says, or None where it is another one."""
+        if not (path.startswith(self.before) and path.endswith(self.behind)):
+            return None
+        value = path[len(self.before) : -len(self.behind)]
+        return {self._name: value} if value and "/" not in value else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._room(scope, receive, send)
+
+
+class _Front:
+    """The few direct paths first; the router knows all."""
+
+    def __init__(self, direct: Sequence[_Direct], router: Router) -> None:
+        self._direct, self._router = tuple(direct), router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            for one in self._direct:
+                parameters = one.parameters(scope["path"])
+                if parameters is not None:
+                    scope["path_params"] = parameters
+                    await one(scope, receive, send)
+                    return
+        await self._router(scope, receive, send)
 
 
 class _Unmatched:

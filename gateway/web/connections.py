@@ -10,13 +10,16 @@ from uuid import UUID
 from pydantic import Field
 
 from gateway import ids, tenants
-from gateway.connections import store
+from gateway.connect import minting
+from gateway.connections import grants, store
 from gateway.connections.store import Connection as Stored
+from gateway.ending import closing
 from gateway.errors import Conflict, NotFound
 from gateway.regions import Region, account_hash
 from gateway.service import Gateway
+from gateway.tokens.problems import IntegrationBroken, ProviderUnavailable
 from gateway.web import paging
-from gateway.web.fields import Account, IntegrationName, Labels, TenantId, Text
+from gateway.web.fields import Account, IntegrationName, Labels, ProfileName, TenantId, Text
 from gateway.web.paging import Page, PageQuery
 from gateway.web.problems import invalid
 from gateway.web.routing import Answer, Body, Call, NoQuery, Route
@@ -33,11 +36,53 @@ class NewConnection(Body):
         list[Account],
         Field(max_length=100, description="by which its deliveries are known, as the provider's page says: `team:T1`"),
     ] = Field(default_factory=list)
+    access_profiles: Annotated[
+        list[ProfileName],
+        Field(
+            max_length=32,
+            description="whose tokens need no consent: the app's own (client credentials), or installations'",
+        ),
+    ] = Field(default_factory=list)
     external_id: Annotated[
         Text | None, Field(description="yours; one open connection of tenant and integration each")
     ] = None
     end_user_id: Text | None = None
     labels: Labels = Field(default_factory=dict)
+
+
+class Ending(Answer):
+    """What becomes of the tokens of a connection that has ended."""
+
+    revocation: Annotated[
+        Literal["pending", "done", "not_needed", "given_up"],
+        Field(description="at the provider; `not_needed`: another connection shares what it would have ended"),
+    ]
+
+
+class Scopes(Answer):
+    """The ledger of a grant's scopes."""
+
+    requested: list[str]
+    granted: list[str]
+    missing: list[str] = Field(description="required, and never granted in this generation")
+    lost: list[str] = Field(description="required, granted once, gone since")
+    optional_missing: list[str]
+
+
+class Grant(Answer):
+    """What a consent gave for one access profile. Its tokens are read at `/token`."""
+
+    state: State
+    reason: str | None = Field(description="why it is in that state, where a word says more")
+    since: datetime = Field(description="in that state")
+    generation: int = Field(description="counts consents")
+    token_version: int = Field(description="counts token sets")
+    kind: Literal["code", "client_credentials", "installation"]
+    held: bool = Field(description="before a cut-over: never refreshed")
+    refreshable: bool = Field(description="has a refresh token, or is minted anew")
+    expires_at: datetime | None = Field(description="of the access token; null: it does not expire")
+    granted_at: datetime
+    scopes: Scopes
 
 
 class Connection(Answer):
@@ -49,8 +94,11 @@ class Connection(Answer):
     external_id: str | None
     end_user_id: str | None
     labels: dict[str, str]
-    state: State
+    state: State = Field(description="folded from its grants' states")
+    reason: str | None
+    access_profiles: dict[str, Grant] = Field(description="its grants; none where the platform registered an account")
     account_count: int = Field(description="accounts are kept as hashes: how many, not which")
+    ending: Ending | None = Field(description="of one that has ended, with tokens; null otherwise")
     created_at: datetime
     updated_at: datetime
 
@@ -66,7 +114,10 @@ class ConnectionQuery(PageQuery):
 
 
 async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connection:
-    """Register an account of a tenant. It is active at once, and `posthouse.connection.active` is on the stream."""
+    """Register an account of a tenant. It is active at once, and `posthouse.connection.active` is on the stream.
+
+    With `access_profiles` its tokens are minted first. What needs a user's consent is a connect session's.
+    """
     asked = call.body
     region = gateway.regions.get((await tenants.get(gateway.control, asked.tenant)).region)
     integration = gateway.catalog.integration(asked.integration)
@@ -83,21 +134,28 @@ async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connec
         accounts=accounts,
     )
     event_id = call.new_id()
+    if asked.access_profiles:
+        names = list(dict.fromkeys(asked.access_profiles))
+        made = await minting.connect(gateway, region, integration, new, names, asked.accounts, event_id)
+        return _shown(gateway, made, await grants.of(region.database, [made.id]))
     await store.hint(gateway.control, integration.id, accounts, region.name)
     async with region.database.transaction() as tx:
         made = await store.register(tx, new, event_id)
-    return _shown(gateway, made)
+    return _shown(gateway, made, [])
 
 
 async def show(gateway: Gateway, call: Call[None, NoQuery]) -> Connection:
-    return _shown(gateway, (await locate(gateway, call.id("connection_id", ids.CONNECTION)))[1])
+    region, found = await locate(gateway, call.id("connection_id", ids.CONNECTION))
+    return _shown(gateway, found, await grants.of(region.database, [found.id]))
 
 
 async def close(gateway: Gateway, call: Call[None, NoQuery]) -> None:
-    """End a connection. Its endpoints are retired, `posthouse.connection.closed` is on the stream; again: nothing new."""
+    """End a connection. Its endpoints are retired, no token is handed out any more, `posthouse.connection.closed` is on the
+    stream; again: nothing new. Its tokens are revoked at the provider afterwards (`ending` tells), unless another
+    connection shares what that would end; then they are only shredded.
+    """
     region, found = await locate(gateway, call.id("connection_id", ids.CONNECTION))
-    async with region.database.transaction() as tx:
-        await store.close(tx, found.id, call.new_id())
+    await closing.end(region, gateway.catalog, found.id, call.new_id(), new_id=gateway.new_id)
 
 
 async def list_all(gateway: Gateway, call: Call[None, ConnectionQuery]) -> Page[Connection]:
@@ -116,11 +174,13 @@ async def list_all(gateway: Gateway, call: Call[None, ConnectionQuery]) -> Page[
         end_user_id=asked.end_user_id,
     )
 
-    async def read(region: Region, after: UUID | None, limit: int) -> Sequence[Stored]:
-        return await store.page(region.database, wanted, after=after, limit=limit)
+    async def read(region: Region, after: UUID | None, limit: int) -> Sequence[tuple[Stored, list[grants.Grant]]]:
+        page = await store.page(region.database, wanted, after=after, limit=limit)
+        held = await grants.of(region.database, [connection.id for connection in page])
+        return [(one, [grant for grant in held if grant.connection_id == one.id]) for one in page]
 
-    found, further = await paging.across(gateway, asked, "connections", read, lambda connection: connection.id)
-    return Page(items=[_shown(gateway, connection) for connection in found], next_cursor=further)
+    found, further = await paging.across(gateway, asked, "connections", read, lambda pair: pair[0].id)
+    return Page(items=[_shown(gateway, connection, held) for connection, held in found], next_cursor=further)
 
 
 async def locate(gateway: Gateway, connection_id: UUID) -> tuple[Region, Stored]:
@@ -132,7 +192,7 @@ async def locate(gateway: Gateway, connection_id: UUID) -> tuple[Region, Stored]
     raise NotFound("There is no such connection.")
 
 
-def _shown(gateway: Gateway, connection: Stored) -> Connection:
+def _shown(gateway: Gateway, connection: Stored, held: Sequence[grants.Grant]) -> Connection:
     integration = gateway.catalog.integration_by_id(connection.integration_id)
     return Connection(
         id=ids.show(ids.CONNECTION, connection.id),
@@ -142,16 +202,38 @@ def _shown(gateway: Gateway, connection: Stored) -> Connection:
         end_user_id=connection.end_user_id,
         labels=dict(connection.labels),
         state=connection.state,
+        reason=connection.reason,
+        access_profiles={grant.access_profile: grant_shown(grant) for grant in held},
         account_count=connection.accounts,
+        ending=None if connection.revocation is None else Ending(revocation=connection.revocation),
         created_at=connection.created_at,
         updated_at=connection.updated_at,
     )
 
 
+def grant_shown(grant: grants.Grant) -> Grant:
+    return Grant(
+        state=grant.state,
+        reason=grant.reason,
+        since=grant.since,
+        generation=grant.generation,
+        token_version=grant.token_version,
+        kind=grant.kind,
+        held=grant.held,
+        refreshable=grant.has_refresh or grant.kind != "code",
+        expires_at=grant.expires_at,
+        granted_at=grant.granted_at,
+        scopes=Scopes(
+            requested=list(grant.ledger.requested), granted=list(grant.ledger.granted), missing=list(grant.ledger.missing),
+            lost=list(grant.ledger.lost), optional_missing=list(grant.ledger.optional_missing),
+        ),
+    )  # fmt: skip
+
+
 ROUTES = [
     Route(
         "POST", "/v1/connections", "connections:write", create, "Register a tenant's account",
-        body=NewConnection, answer=Connection, status=201, idempotent=True, errors=(NotFound, Conflict),
+        body=NewConnection, answer=Connection, status=201, idempotent=True, errors=(NotFound, Conflict, IntegrationBroken, ProviderUnavailable),
     ),
     Route(
         "GET", "/v1/connections", "connections:read", list_all, "Connections by age",

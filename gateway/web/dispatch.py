@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -26,7 +27,7 @@ from gateway.access.keys import ApiKey
 from gateway.errors import Forbidden, Problem, Unauthenticated, Unavailable
 from gateway.service import Gateway
 from gateway.web import idempotency, problems, requests
-from gateway.web.routing import Call, Route
+from gateway.web.routing import Call, Route, Sent, json
 from gateway.web.upstream import reachable
 
 log = structlog.get_logger(__name__)
@@ -38,15 +39,6 @@ HEADERS = (
     (b"cache-control", b"no-store"),  # answers hold what only this key may see
     (b"x-content-type-options", b"nosniff"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A whole answer."""
-
-    status: int
-    body: bytes = b""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(slots=True)
@@ -67,6 +59,7 @@ class Endpoint:
         self._allow = ", ".join(sorted(allowed)).encode()
         self._going_on: set[asyncio.Future[None]] = set()
         self._seconds = metrics.HTTP_SECONDS.labels(path)
+        self._counted: dict[tuple[str, int], Counter] = {}  # by method and status, as they come up
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request. No exception leaves this."""
@@ -122,7 +115,7 @@ class Endpoint:
         assert route is not None
         now = gateway.clock.now()
         query = self._readers[route.method].read(scope["query_string"])
-        raw = b"" if method in ("GET", "HEAD") else await requests.read_body(headers, receive)
+        raw = b"" if method in ("GET", "HEAD") else await requests.read_body(headers, receive, route.most_bytes)
         if raw and route.body is None:
             raise problems.invalid("body", "this route takes no body")
         body = None if route.body is None else requests.json_body(headers, raw, route.body)
@@ -142,7 +135,7 @@ class Endpoint:
         begun = idempotency.begin(gateway.control, gateway.control_keyring, caller, sent_key, told)
         ticket = await self._patiently(begun, route.limit_s)
         if ticket.answer is not None:
-            stored = _json(ticket.answer.status, ticket.answer.body)
+            stored = json(ticket.answer.status, ticket.answer.body)
             return Sent(stored.status, stored.body, (*stored.headers, (b"idempotency-replayed", b"true")))
         try:
             sent = await self._run(route, call(ticket.new_id))
@@ -164,7 +157,9 @@ class Endpoint:
 
     async def _run(self, route: Route, call: Call[Any, Any]) -> Sent | Response:
         work = route.handler(self._gateway, call)
-        made = await (work if route.stream else self._patiently(work, route.limit_s))
+        made = await (work if route.stream or route.direct else self._patiently(work, route.limit_s))
+        if isinstance(made, Sent):
+            return made
         if isinstance(made, Response):
             if route.stream:
                 return made
@@ -172,7 +167,7 @@ class Endpoint:
                 made.status_code, bytes(made.body), tuple(h for h in made.raw_headers if h[0] != b"content-length")
             )
         if isinstance(made, BaseModel):
-            return _json(route.status, made.model_dump_json().encode())
+            return json(route.status, made.model_dump_json().encode())
         return Sent(204)
 
     async def _patiently(self, work: Any, limit_s: float) -> Any:
@@ -205,9 +200,14 @@ class Endpoint:
         """The one line and the figures of a request."""
         route, key = admitted.route, admitted.key
         method = method if method in METHODS else "other"
-        metrics.HTTP_REQUESTS.labels(self._path, method, str(status)).inc()
+        counted = self._counted.get((method, status))
+        if counted is None:
+            counted = self._counted[method, status] = metrics.HTTP_REQUESTS.labels(self._path, method, str(status))
+        counted.inc()
         if route is None or not route.stream:
             self._seconds.observe(taken_s)
+        if route is not None and route.direct and status < 400:
+            return
         # Probes and scrapes come every few seconds and say nothing.
         tell = log.debug if route is not None and route.action is None else log.info
         key_id = None if key is None else ids.show(ids.KEY, key.id)
@@ -223,10 +223,6 @@ async def refuse(
         await _send(send, Sent(problem.status, body, (*headers, *more)), request_id, head=head)
     except OSError:
         pass
-
-
-def _json(status: int, body: bytes) -> Sent:
-    return Sent(status, body, ((b"content-type", b"application/json"),))
 
 
 async def _send(send: Send, sent: Sent, request_id: str, *, head: bool) -> None:

@@ -11,6 +11,7 @@ INTEGRATION_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 TenantId = Annotated[str, StringConstraints(pattern=TENANT_ID), Field(description="the platform's own id")]
 IntegrationName = Annotated[str, StringConstraints(pattern=INTEGRATION_NAME)]
+ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]  # an access profile's
 RegionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 # Printable in the wide sense: no control characters. 200 is what the columns and cursors are meant for.
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]

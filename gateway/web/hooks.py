@@ -21,6 +21,7 @@ from gateway.endpoints.store import HookEndpoint
 from gateway.errors import Overloaded, Problem, TooLarge, Unavailable
 from gateway.inbound import Arrival, count_refused, run, take
 from gateway.service import Gateway
+from gateway.web.connect_pages import Pages
 from providers.contract import Answer, Delivery
 from providers.errors import DuplicateHeader, Refused
 
@@ -234,14 +235,15 @@ async def _send(send: Send, answer: Answer, *, head: bool) -> None:
 
 
 def public_app(gateway: Gateway) -> App:
-    """Everything on the public listener. `/hooks` is answered bare; there is nothing else yet."""
-    hooks = Hooks(gateway)
+    """Everything on the public listener. `/hooks` is answered bare; the pages of connecting accounts are the rest."""
+    hooks, pages = Hooks(gateway), Pages(gateway)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if scope["raw_path"].startswith(b"/hooks/"):
                 await hooks(scope, receive, send)
             else:
-                await _send(send, Answer(404, b"not_found"), head=scope["method"] == "HEAD")
+                answer = await pages.answer(scope["method"], scope["raw_path"], scope["query_string"], scope["headers"])
+                await _send(send, answer, head=scope["method"] == "HEAD")
 
     return app

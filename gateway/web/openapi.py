@@ -56,6 +56,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "tenant_id": {"schema": {"type": "string", "pattern": fields.TENANT_ID}, "description": "the platform's own id"},
     "connection_id": {"schema": {"type": "string", "pattern": f"^{ids.CONNECTION}_{ID}"}},
     "endpoint_id": {"schema": {"type": "string", "pattern": f"^{ids.ENDPOINT}_{ID}"}},
+    "session_id": {"schema": {"type": "string", "pattern": f"^{ids.SESSION}_{ID}"}},
     "key_id": {"schema": {"type": "string", "pattern": f"^{ids.KEY}_{ID}"}},
     "integration": {"schema": {"type": "string", "pattern": fields.INTEGRATION_NAME}, "description": "its name"},
 }

@@ -116,11 +116,12 @@ class QueryReader:
             raise from_validation(error, "query") from None
 
 
-async def read_body(headers: Headers, receive: Receive) -> bytes:
+async def read_body(headers: Headers, receive: Receive, most_bytes: int | None = None) -> bytes:
     """The whole body.    Raises: TooLarge, Gone."""
+    most = MOST_BODY_BYTES if most_bytes is None else most_bytes
     declared = headers.get("content-length", "0")
-    if declared.isdigit() and int(declared[:20]) > MOST_BODY_BYTES:
-        raise TooLarge(f"The limit is {MOST_BODY_BYTES} bytes.")
+    if declared.isdigit() and int(declared[:20]) > most:
+        raise TooLarge(f"The limit is {most} bytes.")
     parts: list[bytes] = []
     size = 0
     while True:
@@ -129,8 +130,8 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
             raise Gone
         part: bytes = message.get("body", b"")
         size += len(part)
-        if size > MOST_BODY_BYTES:
-            raise TooLarge(f"The limit is {MOST_BODY_BYTES} bytes.")
+        if size > most:
+            raise TooLarge(f"The limit is {most} bytes.")
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

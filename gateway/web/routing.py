@@ -51,7 +51,7 @@ class NoQuery(Query):
     """Of routes that take no parameters."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, nor is `Sent`: that would treble the cost of making one
 class Call(Generic[BodyT, QueryT]):
     """One request, validated and allowed."""
 
@@ -72,6 +72,22 @@ class Call(Generic[BodyT, QueryT]):
         return value
 
 
+@dataclass(slots=True)
+class Sent:
+    """A whole answer."""
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def json(status: int, body: bytes) -> Sent:
+    """An answer of JSON."""
+    return Sent(status, body, JSON)
+
+
+JSON = ((b"content-type", b"application/json"),)
+
 Handler = Callable[[Gateway, Call[Any, Any]], Awaitable[Any]]
 
 
@@ -79,7 +95,11 @@ Handler = Callable[[Gateway, Call[Any, Any]], Awaitable[Any]]
 class Route:
     """A method and path, what it takes and answers, and who may ask.
 
-    `handler` returns an `answer` model, None (no content), or a starlette `Response` for what is not JSON.
+    `handler` returns an `answer` model, None (no content), a `Sent`, or a starlette `Response` for what is not JSON.
+
+    A `direct` route is for the few that must be quick: it is found before the router looks through its templates (one
+    parameter, no other template that fits), and its handler bounds its own waiting and keeps its own record, so nobody
+    watches it wait or writes a log line for its successes.
     """
 
     method: str  # upper case; HEAD comes with GET by itself
@@ -93,8 +113,10 @@ class Route:
     status: int = 200
     errors: tuple[type[Problem], ...] = ()  # beside those that follow from the fields above
     idempotent: bool = False  # takes an Idempotency-Key
+    direct: bool = False
     stream: bool = False  # answers without end: no time limit, no HEAD
     media: str = "application/json"
+    most_bytes: int | None = None  # of a body, where more than a management call's usual limit is needed
     limit_s: float = 25.0  # the handler's time; a long poll needs more
     description: str = ""  # Markdown, for the document
     private: bool = field(default=False)  # left out of the document

@@ -24,9 +24,12 @@ CREATE TABLE gateway.grants (
   state text NOT NULL
     CHECK (state IN ('pending', 'active', 'suspect', 'suspended', 'reauth_required', 'revoked', 'closed')),
   reason text,                        -- why it is in that state, e.g. scopes_missing
+  since timestamptz NOT NULL DEFAULT gateway.now(),   -- when it came into that state with that reason
   generation integer NOT NULL CHECK (generation > 0),
   token_version integer NOT NULL CHECK (token_version > 0),
   held boolean NOT NULL DEFAULT false,   -- imported before a cut-over: neither refreshed nor renewed
+  restored boolean NOT NULL DEFAULT false,   -- came out of a backup: its refresh token may be superseded, so only on command
+  source_mac bytea,                   -- keyed hash of the token set it was imported with: the same line again is no news
   kind text NOT NULL DEFAULT 'code' CHECK (kind IN ('code', 'client_credentials', 'installation')),
   requested text[] NOT NULL DEFAULT '{}',
   granted text[] NOT NULL DEFAULT '{}',
@@ -79,17 +82,19 @@ CREATE TABLE gateway.connect_sessions (
   end_user_id text,
   external_id text,
   labels jsonb NOT NULL DEFAULT '{}',
-  profiles jsonb NOT NULL,            -- {profile: {"required": [...], "optional": [...]}} as they were when it was made
+  profiles jsonb NOT NULL,            -- {profile: {"required": [...], "optional": [...], "ask": [...]}} as they were when it was made
   asked text[] NOT NULL,              -- access profiles still to be consented to, in order
   parameters jsonb NOT NULL DEFAULT '{}',
   return_url text,
   allow_account_switch boolean NOT NULL DEFAULT false,
   state text NOT NULL CHECK (state IN ('created', 'opened', 'returned', 'completed', 'failed', 'expired')),
   outcome text,                       -- connected, denied, scopes_missing, wrong_account, provider_error, …
+  reason text,                        -- a code that says more of it: the provider's, where that is a plain word
+  wrong_codes integer NOT NULL DEFAULT 0,   -- guesses at the one-time code: after the fifth the session has failed
   link_hash bytea NOT NULL UNIQUE,
   browser_hash bytea,                 -- of the cookie of the browser that pressed the button
   state_hash bytea UNIQUE,            -- of the `state` under way
-  sealed_verifier bytea,
+  sealed_verifier bytea,              -- PKCE verifier and nonce of the consent under way
   code_hash bytea,                    -- of the one-time code that completes it
   subject_hash uuid,                  -- the account that consented
   created_by uuid,                    -- API key
@@ -97,6 +102,7 @@ CREATE TABLE gateway.connect_sessions (
   expires_at timestamptz NOT NULL
 );
 CREATE INDEX ON gateway.connect_sessions (expires_at);
+CREATE INDEX connect_sessions_open ON gateway.connect_sessions (expires_at) WHERE state IN ('created', 'opened', 'returned');
 CREATE INDEX ON gateway.connect_sessions (tenant_id, id);
 
 CREATE TABLE gateway.staged_tokens (
@@ -113,6 +119,8 @@ CREATE INDEX ON gateway.staged_tokens (tenant_id, data_key_version, session_id, 
 
 ALTER TABLE gateway.connections ADD COLUMN subject_hash uuid;   -- the account itself: a reconnect must be the same one
 ALTER TABLE gateway.connections ADD COLUMN reason text;         -- why it is in its state
+-- What became of its tokens at the provider when it ended, once no closing task is left. Null: there were none.
+ALTER TABLE gateway.connections ADD COLUMN revocation text CHECK (revocation IN ('done', 'not_needed', 'given_up'));
 
 -- Tokens of connections that ended, kept sealed while their revocation at the provider is tried (72 h at most). No API
 -- reads them.
@@ -125,6 +133,9 @@ CREATE TABLE gateway.closing_tasks (
   data_key_version integer NOT NULL,
   sealed bytea NOT NULL,              -- purpose `closing`
   parameters jsonb NOT NULL DEFAULT '{}',
+  reach_hash uuid,                    -- of whom else a revocation would reach, asked just before it is sent:
+  accounts uuid[] NOT NULL DEFAULT '{}',   -- the accounts that the connection had, where the reach is not known
+  subject_hash uuid,                  -- and the account, of which a new consent may be under way
   due_at timestamptz NOT NULL,
   until timestamptz NOT NULL,
   tries integer NOT NULL DEFAULT 0,
@@ -134,6 +145,7 @@ CREATE TABLE gateway.closing_tasks (
   FOREIGN KEY (tenant_id, data_key_version) REFERENCES gateway.data_keys (tenant_id, version)
 );
 CREATE INDEX ON gateway.closing_tasks (due_at);
+CREATE INDEX ON gateway.closing_tasks (connection_id);
 CREATE INDEX ON gateway.closing_tasks (tenant_id, data_key_version, id);
 
 -- Who was given what, one row a read, written by the statement that checks the fence (PROTOCOLS 10). Append-only; the
@@ -163,3 +175,9 @@ CREATE TABLE gateway.key_rotations (
   broken bigint NOT NULL DEFAULT 0,   -- what did not open in the last round, and was left as it is
   position jsonb NOT NULL DEFAULT '{}'
 );
+
+-- For which epoch of the log the grants have been looked at. Behind `epoch`: the database was put back, and until all
+-- grants of providers that rotate are marked `restored`, nothing is refreshed (PROTOCOLS 12).
+ALTER TABLE gateway.epoch ADD COLUMN tokens_epoch bigint;
+UPDATE gateway.epoch SET tokens_epoch = epoch;
+ALTER TABLE gateway.epoch ALTER COLUMN tokens_epoch SET NOT NULL;

@@ -16,7 +16,13 @@ import schemathesis
 
 Part = Literal["path", "query", "body"]
 KNOWN: dict[str, Any] = json.loads(os.environ.get("KNOWN", "{}"))
-GET_BY = {"tenant": "tenant_id", "connection": "connection_id", "integration": "integration"}  # parameters of a query
+# Parameters of a query, and fields of a body.
+GET_BY = {
+    "tenant": "tenant_id",
+    "connection": "connection_id",
+    "integration": "integration",
+    "access_profile": "access_profile",
+}
 LEFT_ALONE: dict[Part, int] = {"path": 1, "query": 2, "body": 3}  # in which of four requests
 
 _asked: Counter[tuple[str, Part]] = Counter()
@@ -87,6 +93,12 @@ def map_body(context: Any, body: Any) -> Any:
         mapped["secret"] = f"a secret of decent length {turn}"
     elif path.endswith("/commit"):
         mapped["partitions"] = KNOWN["leased"][: 1 + turn % 5]
+    elif path == "/v1/connect/sessions":
+        mapped = {"tenant": KNOWN["tenant_id"][turn % 3], "integration": "sandbox", "access_profiles": ["reader"]}
+    elif path.endswith("/complete"):
+        mapped = {"code": KNOWN["code"]}
+    elif path.endswith("/signals"):
+        mapped = {**mapped, "access_profile": "reader", "token_version": 1}
     elif path == "/v1/keys":
         mapped = {"name": "made", "role": "consumer"}
     return mapped

@@ -20,6 +20,7 @@ COLUMNS = {
     "closing_tasks": {
         "id", "tenant_id", "connection_id", "access_profile", "integration_id", "data_key_version", "sealed", "parameters",
         "due_at", "until", "tries", "last_error", "lease_until", "fence",
+        "reach_hash", "accounts", "subject_hash",  # keyed hashes: whom else a revocation would reach
     },
     "data_keys": {"tenant_id", "version", "wrapped", "wrapped_under", "created_at"},
 }  # fmt: skip

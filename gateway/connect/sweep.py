@@ -1,0 +1,27 @@
+"""Sessions whose time is over: their staged tokens and pending connections go."""
+
+from __future__ import annotations
+
+from gateway.connect import store
+from gateway.connect.flow import count
+from gateway.service import Gateway
+
+EVERY_S = 15.0
+AT_ONCE = 200
+
+
+async def run_once(gateway: Gateway) -> int:
+    """Expire what is due in every region; how many."""
+    ended = 0
+    for region in gateway.regions:
+        while True:
+            async with region.database.transaction() as tx:
+                integrations = await store.expire(tx, AT_ONCE)
+            for integration_id in integrations:
+                integration = gateway.catalog.integration_by_id(integration_id)
+                if integration is not None:
+                    count(integration, "expired")
+            ended += len(integrations)
+            if len(integrations) < AT_ONCE:
+                break
+    return ended

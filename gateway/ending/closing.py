@@ -1,0 +1,102 @@
+"""Ending a connection: one transaction closes it, takes its tokens out of the vault's reach, and says so on the stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from gateway.catalog import Catalog, Integration
+from gateway.connections import store as connections
+from gateway.database import Db
+from gateway.ending import tasks
+from gateway.ending.tasks import NewTask
+from gateway.exchange import facts_of
+from gateway.regions import Region
+from gateway.vault import cipher
+from gateway.vault.tokens import Place, SealBroken, closing_place
+from providers.errors import Misconfigured
+
+HELD = """SELECT g.access_profile, g.state, g.held, g.generation, g.token_version, g.parameters, g.reach_hash,
+                 t.data_key_version, t.sealed_access, t.sealed_refresh, t.kv_path, t.has_refresh, t.token_type
+            FROM gateway.grants g JOIN gateway.tokens t USING (connection_id, access_profile) WHERE g.connection_id = $1"""
+SHRED = "DELETE FROM gateway.tokens WHERE connection_id = $1"
+CLOSE = """UPDATE gateway.grants SET state = 'closed', reason = NULL, since = gateway.now()
+            WHERE connection_id = $1 AND state <> 'closed'"""
+NOT_NEEDED = "UPDATE gateway.connections SET revocation = 'not_needed' WHERE id = $1"
+
+
+async def end(
+    region: Region, catalog: Catalog, connection_id: UUID, event_id: UUID, *, new_id: Callable[[], UUID]
+) -> None:
+    """End a connection: no token of it is handed out from this commit on. Again: nothing new.
+
+    `new_id()` gives ids of tasks. Tokens that can be revoked at the provider are sealed again, for that alone.
+
+    Raises: NotFound; Unavailable (the database, or what opens the tokens, is away: nothing has been done).
+    """
+    paths = []
+    async with region.database.transaction() as tx:
+        state = await connections.lock(tx, connection_id)
+        if state != "closed":
+            connection = await connections.get(tx, connection_id)
+            integration = catalog.integration_by_id(connection.integration_id)
+            rows = await tx.fetch(HELD, connection_id)
+            accounts = sorted(await connections.accounts_of(tx, connection_id))
+            pending = False
+            for row in rows:
+                paths.append(row["kv_path"])
+                if _can_be_revoked(integration, row):
+                    pending |= await _move(tx, region, connection, row, accounts, new_id())
+            if rows:
+                await tx.execute(SHRED, connection_id)
+                if not pending:
+                    await tx.execute(NOT_NEEDED, connection_id)
+            await tx.execute(CLOSE, connection_id)
+        await connections.close(tx, connection_id, event_id)
+    await region.tokens.discard(paths)
+
+
+def _can_be_revoked(integration: Integration | None, row: Any) -> bool:
+    """Held tokens are another system's still: it would lose them. Revoked ones are gone already."""
+    if integration is None or integration.provider.revoke is None or row["held"] or row["state"] == "revoked":
+        return False
+    try:
+        facts_of(integration)
+    except Misconfigured:
+        return False
+    return True
+
+
+async def _move(
+    tx: Db, region: Region, connection: connections.Connection, row: Any, accounts: list[UUID], task_id: UUID
+) -> bool:
+    """Seal a grant's tokens for their revocation; False: they do not open any more, so nothing can be sent."""
+    place = Place(
+        region.name, connection.tenant_id, connection.id, row["access_profile"], row["generation"], row["token_version"]
+    )
+    version, path, vault = row["data_key_version"], row["kv_path"], region.tokens
+    try:
+        told = {
+            "access_token": await vault.open(place, "access_token", version, row["sealed_access"], path),
+            "refresh_token": await vault.open(place, "refresh_token", version, row["sealed_refresh"], path)
+            if row["has_refresh"]
+            else None,
+            "token_type": row["token_type"],
+        }
+        key = await vault.keys.for_sealing(connection.tenant_id)
+    except SealBroken:
+        return False
+    aad = closing_place(region.name, connection.tenant_id, task_id, row["access_profile"]).aad("closing")
+    new = NewTask(
+        id=task_id, tenant=connection.tenant_id, connection_id=connection.id, access_profile=row["access_profile"],
+        integration_id=connection.integration_id, data_key_version=key.version,
+        sealed=cipher.seal(key.cipher, key.version, orjson.dumps(told), aad),
+        parameters=json.loads(row["parameters"]), reach_hash=row["reach_hash"], accounts=accounts,
+        subject_hash=connection.subject_hash,
+    )  # fmt: skip
+    await tasks.add(tx, new)
+    return True

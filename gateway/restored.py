@@ -1,0 +1,207 @@
+"""After a restore (PROTOCOLS 12): a backup holds refresh tokens that were superseded after it was made.
+
+Sending one can make the provider revoke the whole family, so what rotates is set aside before anything is refreshed:
+
+    grants.restored   no refresh, by nobody, unless told to (`grants.may_refresh` is the rule); its state becomes `suspect`
+    probe             the access token, while it is unexpired, is tried at the provider: works -> `active`, still not
+                      refreshed; refused -> `reauth_required`, since whatever ended it, only the user can begin anew
+    release           on command, for one integration: refresh as if nothing had happened
+
+Unexpired access tokens are handed out meanwhile. Providers that do not rotate are spared: their refresh tokens hold.
+The database notices by itself that it was put back (`gateway.identity()`), except where its files were copied over:
+nothing in it tells that, and `posthouse restored` has to. Between that moment and the end of the marking every grant counts
+as restored (`epoch.tokens_epoch`), so no process is too early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+from uuid import UUID
+
+import structlog
+
+from gateway.catalog import Catalog, Integration
+from gateway.connections import grants
+from gateway.connections import store as connections
+from gateway.connections.states import State
+from gateway.database import Db
+from gateway.exchange import app_of, facts_of
+from gateway.outbound import Outbound
+from gateway.regions import Region
+from gateway.stream.epoch import settle
+from gateway.vault.tokens import Place, SealBroken
+from providers.errors import GrantEnded, ProviderError, ScopeLacking
+from providers.oauth import TokenSet
+
+log = structlog.get_logger(__name__)
+
+CHUNK = 500  # connections in one transaction
+AT_ONCE = 8  # probes under way
+REASON, REFUSED = "restored", "token_rejected"
+Probed = Literal["works", "refused", "undecided"]
+
+BEHIND = "SELECT epoch FROM gateway.epoch WHERE tokens_epoch <> epoch"
+LOOKED = "UPDATE gateway.epoch SET tokens_epoch = epoch WHERE epoch = $1"
+DRAW = "UPDATE gateway.epoch SET epoch = floor(random() * 4294967296)::bigint, identity = gateway.identity()"
+
+# Of integrations that are not known to be harmless, those that were removed among them.
+WHICH = """SELECT c.id FROM gateway.connections c
+            WHERE c.state <> 'closed' AND c.integration_id <> ALL ($1::uuid[])
+              AND EXISTS (SELECT FROM gateway.grants g JOIN gateway.tokens t USING (connection_id, access_profile)
+                           WHERE g.connection_id = c.id AND t.has_refresh AND NOT g.restored AND g.state <> 'closed')
+            ORDER BY c.id LIMIT $2 FOR UPDATE OF c"""
+MARK = """UPDATE gateway.grants g
+             SET restored = true, state = CASE g.state WHEN 'active' THEN 'suspect' ELSE g.state END,
+                 reason = CASE g.state WHEN 'active' THEN 'restored' ELSE g.reason END,
+                 since = CASE g.state WHEN 'active' THEN gateway.now() ELSE g.since END
+            FROM gateway.tokens t
+           WHERE (t.connection_id, t.access_profile) = (g.connection_id, g.access_profile) AND t.has_refresh
+             AND g.connection_id = ANY ($1::uuid[]) AND NOT g.restored AND g.state <> 'closed'"""
+MARKED = """SELECT c.id FROM gateway.connections c
+             WHERE c.integration_id = $1 AND c.state <> 'closed'
+               AND EXISTS (SELECT FROM gateway.grants g WHERE g.connection_id = c.id AND g.restored)
+             ORDER BY c.id LIMIT $2 FOR UPDATE OF c"""
+RELEASE = """UPDATE gateway.grants SET restored = false,
+                    state = CASE WHEN (state, reason) = ('suspect', 'restored') THEN 'active' ELSE state END,
+                    reason = CASE WHEN (state, reason) = ('suspect', 'restored') THEN NULL ELSE reason END,
+                    since = CASE WHEN (state, reason) = ('suspect', 'restored') THEN gateway.now() ELSE since END
+              WHERE connection_id = ANY ($1::uuid[]) AND restored RETURNING connection_id"""
+UNPROBED = """SELECT c.id, c.tenant_id, g.access_profile, g.generation, g.token_version, g.parameters, t.data_key_version,
+                     t.sealed_access, t.kv_path, t.token_type
+                FROM gateway.connections c JOIN gateway.grants g ON g.connection_id = c.id
+                JOIN gateway.tokens t USING (connection_id, access_profile)
+               WHERE c.integration_id = $1 AND g.restored AND (g.state, g.reason) = ('suspect', 'restored')
+                 AND (t.expires_at IS NULL OR t.expires_at > gateway.now()) AND (c.id, g.access_profile) > ($2, $3)
+               ORDER BY c.id, g.access_profile LIMIT $4"""
+DECIDE = """UPDATE gateway.grants SET state = $5, reason = $6, since = gateway.now()
+             WHERE connection_id = $1 AND access_profile = $2 AND generation = $3 AND token_version = $4
+               AND (state, reason) = ('suspect', 'restored') RETURNING true"""
+LEFT = """SELECT c.integration_id, count(*) AS grants, count(*) FILTER (WHERE g.state = 'suspect') AS suspect
+            FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id
+           WHERE g.restored AND g.state <> 'closed' GROUP BY 1"""
+
+NewId = Callable[[], UUID]
+
+
+async def look(region: Region, catalog: Catalog, new_id: NewId) -> int | None:
+    """Set aside what rotates if the database was put back since grants were last looked at; how many connections.
+
+    None: it was not. Asked at every start before anything is refreshed, and every few seconds.    Raises: Unavailable.
+    """
+    await settle(region.database)
+    epoch = await region.database.fetchval(BEHIND)
+    if epoch is None:
+        return None
+    marked = 0
+    harmless = [one.id for one in catalog.integrations() if not _rotates(one)]
+    while True:
+        async with region.database.transaction() as tx:
+            found = [row["id"] for row in await tx.fetch(WHICH, harmless, CHUNK)]
+            if found:
+                await tx.execute(MARK, found)
+                await connections.settle_all(tx, found, new_id, cause=REASON)
+        marked += len(found)
+        if len(found) < CHUNK:
+            break
+    await region.database.execute(LOOKED, epoch)
+    if marked:
+        log.warning("restored.set_aside", region=region.name, connections=marked, hint="posthouse restored")
+    return marked
+
+
+async def declare(region: Region, catalog: Catalog, new_id: NewId) -> int:
+    """Say that the database was put back: cursors of before are told so, and what rotates is set aside; how many."""
+    await region.database.execute(DRAW)
+    return await look(region, catalog, new_id) or 0
+
+
+async def release(region: Region, integration: UUID, new_id: NewId) -> int:
+    """Let grants of one integration be refreshed again; how many."""
+    released = 0
+    while True:
+        async with region.database.transaction() as tx:
+            found = [row["id"] for row in await tx.fetch(MARKED, integration, CHUNK)]
+            if found:
+                released += len(await tx.fetch(RELEASE, found))
+                await connections.settle_all(tx, found, new_id, cause="released")
+        if len(found) < CHUNK:
+            return released
+
+
+async def probe(
+    region: Region, outbound: Outbound, public_url: str, integration: Integration, new_id: NewId
+) -> Counter[Probed]:
+    """Try the unexpired access tokens of what was set aside, and decide by that. No refresh token leaves us.
+
+    Raises: Misconfigured (the integration cannot make calls), Unavailable.
+    """
+    counted: Counter[Probed] = Counter()
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one(row: Any) -> None:
+        async with turns:
+            found = await _probed(region, outbound, public_url, integration, row)
+        if found != "undecided":
+            state: State = "active" if found == "works" else "reauth_required"
+            async with region.database.transaction() as tx:
+                await _decide(tx, row, state, None if found == "works" else REFUSED, new_id)
+        counted[found] += 1
+
+    after: tuple[UUID, str] = (UUID(int=0), "")
+    while rows := await _unprobed(region.database, integration.id, after):
+        after = (rows[-1]["id"], rows[-1]["access_profile"])
+        async with asyncio.TaskGroup() as group:
+            for row in rows:
+                group.create_task(one(row))
+    return counted
+
+
+async def left(db: Db) -> dict[UUID, tuple[int, int]]:
+    """By integration: grants that are still set aside, and how many of them are `suspect`."""
+    return {row["integration_id"]: (row["grants"], row["suspect"]) for row in await db.fetch(LEFT)}
+
+
+async def _unprobed(db: Db, integration: UUID, after: tuple[UUID, str]) -> Sequence[Any]:
+    return await db.fetch(UNPROBED, integration, *after, CHUNK)
+
+
+async def _decide(tx: Db, row: Any, state: State, reason: str | None, new_id: NewId) -> None:
+    """As the probe found it, unless the grant has changed since."""
+    await grants.lock(tx, row["id"])
+    place = (row["id"], row["access_profile"], row["generation"], row["token_version"])
+    if await tx.fetchval(DECIDE, *place, state, reason):
+        await connections.settle(tx, row["id"], new_id(), cause="probe")
+
+
+async def _probed(region: Region, outbound: Outbound, public_url: str, integration: Integration, row: Any) -> Probed:
+    provider = integration.provider
+    app = app_of(integration, public_url, json.loads(row["parameters"]))
+    place = Place(
+        region.name, row["tenant_id"], row["id"], row["access_profile"], row["generation"], row["token_version"]
+    )
+    if provider.probe is None:
+        return "undecided"
+    try:
+        access = await region.tokens.open(
+            place, "access_token", row["data_key_version"], row["sealed_access"], row["kv_path"]
+        )
+        tokens = TokenSet(access_token=access, token_type=row["token_type"])
+        await provider.probe(outbound.for_app(provider.facts.name, facts_of(integration), app), app, tokens)
+    except GrantEnded:
+        return "refused"
+    except ScopeLacking:
+        return "works"  # it is alive, and does not reach that far
+    except (ProviderError, SealBroken) as error:
+        log.warning("restored.undecided", integration=integration.name, error=getattr(error, "code", "seal_broken"))
+        return "undecided"
+    return "works"
+
+
+def _rotates(integration: Integration) -> bool:
+    """What is not known to be harmless counts as if it rotated."""
+    facts = None if integration.trouble is not None else integration.provider.oauth_for(integration.settings)
+    return facts is None or facts.rotation != "none"
