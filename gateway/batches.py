@@ -136,8 +136,9 @@ class Batches(ABC, Generic[AskedT, ToldT]):
             await self._arrived.wait()
             if not self._stopping:
                 self._arrived.clear()
+            await asyncio.sleep(0)  # one turn of the loop: what is readable already joins, and nobody waits for it
             while self._queue:
-                await asyncio.sleep(0)  # one turn of the loop: what is readable already joins, and nobody waits for it
+                # At once, before the answers to the batch before are written: the database works on it meanwhile.
                 await self._deliver(lane, self._take())
             if self._stopping:
                 await self._disconnect(lane)

@@ -59,6 +59,6 @@ def parse(prefix: str, text: str) -> UUID | None:
     if head != prefix or len(tail) != 32 or not tail.isascii() or not tail.isalnum() or tail != tail.lower():
         return None
     try:
-        return UUID(hex=tail)
+        return of(bytes.fromhex(tail))
     except ValueError:
         return None

@@ -14,14 +14,16 @@ for the other protocol: the body would be lost, or read as the next request. Her
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway import metrics
 
 MOST_SILENT_BYTES = 64 * 1024  # of a head, of a trailer, between two pieces of a body; what one read brings may be over
+WHOLE = "posthouse.whole"
 TOO_LONG = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: 16\r\nconnection: close\r\n\r\ntoo_many_headers"
@@ -55,10 +57,48 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self.headers = []  # the request has the list that there was; what still comes is a trailer's
+        self.scope["extensions"] = {WHOLE: _Whole(self.cycle)}  # type: ignore[dict-item]  # ours is no dict
 
     def on_body(self, body: bytes) -> None:
         self._silent = 0
         super().on_body(body)
+
+
+class _Whole:
+    """A way around ASGI's two messages for an answer that is whole: one piece, one system call.
+
+    An application finds it in its scope as `extensions[WHOLE]`; where it is not there, some other server runs it.
+    """
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    async def __call__(
+        self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes, size: int | None
+    ) -> None:
+        """Send it. `size` is the Content-Length, None where the status has none; the body may be left out (HEAD)."""
+        cycle = self._cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.disconnected or cycle.response_started:
+            return
+        parts = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            if b"\n" in value or b"\r" in value:
+                raise ValueError("a header's value with a line's end")
+            parts += (name, b": ", value, b"\r\n")
+        if size is not None:
+            parts.append(b"content-length: %d\r\n" % size)
+        parts += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        cycle.transport.write(b"".join(parts))
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
 
 
 class _Parser:

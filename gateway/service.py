@@ -57,7 +57,7 @@ class Gateway:
         self.endpoints = EndpointCache(clock)
         self._checks = {r.name: Checks(r.database, settings.commit_deadline_s) for r in self.regions}
         self.refresher = Refresher(self.catalog, self.outbound, clock, settings.public_url)
-        self.tokens = TokenReads(self.regions, self._checks, self.refresher)
+        self.tokens = TokenReads(self.regions, self._checks, self.refresher, clock)
         self.reports = Reports(self.catalog, self.refresher, self.outbound, clock, settings.public_url)
         self.refusals = Refusals()
         self.keyring_watch = KeyringWatch(keys, settings)

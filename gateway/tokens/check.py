@@ -20,7 +20,7 @@ from gateway.connections.states import State
 from gateway.database import Database
 
 MOST_READS = 256  # of one statement
-LANES = 2  # one reads while another waits for its commit
+LANES = int(__import__("os").environ.get("LANES", 2))  # one reads while another waits for its commit
 
 
 @dataclass(slots=True)  # not frozen: one is made for each request

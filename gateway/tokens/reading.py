@@ -10,11 +10,13 @@ from uuid import UUID
 
 import structlog
 
+from gateway.clock import Clock
 from gateway.connections.states import ISSUED
 from gateway.errors import NotFound, Problem
 from gateway.regions import Region, Regions
 from gateway.tokens import problems
 from gateway.tokens.check import Checks, Found, Read
+from gateway.tokens.opened import Opened
 from gateway.vault.cipher import SealBroken
 from gateway.vault.tokens import Place
 
@@ -44,9 +46,10 @@ class Refreshing(Protocol):
 class TokenReads:
     """Token reads of one process."""
 
-    def __init__(self, regions: Regions, checks: Mapping[str, Checks], refreshing: Refreshing) -> None:
+    def __init__(self, regions: Regions, checks: Mapping[str, Checks], refreshing: Refreshing, clock: Clock) -> None:
         self._places = [(region, checks[region.name]) for region in regions]
         self._refreshing = refreshing
+        self._known = Opened(clock)
 
     async def read(self, asked: Read) -> Token:
         """The current access token, refreshed if less of its life is left than asked for.
@@ -57,7 +60,7 @@ class TokenReads:
         if not found.served:
             region, found = await self._renewed(region, found, asked)
         try:
-            return await _opened(region, asked.connection, found)
+            return await self._opened(region, asked.connection, found)
         except SealBroken:
             if found.kv_path is None:
                 raise _unreadable(region, asked.connection, found) from None
@@ -65,7 +68,7 @@ class TokenReads:
         if not found.served:
             raise problems.Checking(retry_after_s=1)
         try:
-            return await _opened(region, asked.connection, found)
+            return await self._opened(region, asked.connection, found)
         except SealBroken:
             raise _unreadable(region, asked.connection, found) from None
 
@@ -92,6 +95,21 @@ class TokenReads:
             raise trouble or problems.ProviderUnavailable("The token that came has expired already.")
         return region, found
 
+    async def _opened(self, region: Region, connection: UUID, found: Found) -> Token:
+        """Raises: SealBroken, Unavailable."""
+        profile, generation, version = found.access_profile, found.generation, found.token_version
+        assert profile is not None
+        key = (connection, profile, generation, version)
+        access = self._known.get(key)
+        if access is None:
+            assert found.data_key_version is not None
+            place = Place(region.name, found.tenant, connection, profile, generation, version)
+            access = await region.tokens.open(
+                place, "access_token", found.data_key_version, found.sealed, found.kv_path
+            )  # fmt: skip
+            self._known.put(key, access)
+        return Token(access, found, _refresh_after(found.issued_at, found.expires_at))
+
 
 def refuse_unless_issued(found: Found) -> None:
     """Raises: NotIssued, unless tokens are handed out in this grant's state."""
@@ -115,16 +133,6 @@ def _meant(rows: Sequence[Found], asked: Read) -> Found:
     if found.access_profile is None and found.state not in ("closed", "pending"):
         raise problems.NoGrant(access_profile=asked.access_profile, state=found.state, do="reconnect")
     return found
-
-
-async def _opened(region: Region, connection: UUID, found: Found) -> Token:
-    assert found.access_profile is not None
-    assert found.data_key_version is not None
-    place = Place(
-        region.name, found.tenant, connection, found.access_profile, found.generation, found.token_version
-    )  # fmt: skip
-    access = await region.tokens.open(place, "access_token", found.data_key_version, found.sealed, found.kv_path)
-    return Token(access, found, _refresh_after(found.issued_at, found.expires_at))
 
 
 def _refresh_after(issued_at: datetime, expires_at: datetime | None) -> datetime | None:

@@ -83,7 +83,7 @@ class _Direct:
     def __init__(self, path: str, room: Endpoint) -> None:
         self.before, _, rest = path.partition("{")
         self._name, _, self.behind = rest.partition("}")
-        self._room = room
+        self.room = room
 
     def parameters(self, path: str) -> dict[str, str] | None:
         """What the path says, or None where it is another one."""
@@ -91,9 +91,6 @@ class _Direct:
             return None
         value = path[len(self.before) : -len(self.behind)]
         return {self._name: value} if value and "/" not in value else None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._room(scope, receive, send)
 
 
 class _Front:
@@ -108,7 +105,7 @@ class _Front:
                 parameters = one.parameters(scope["path"])
                 if parameters is not None:
                     scope["path_params"] = parameters
-                    await one(scope, receive, send)
+                    await one.room(scope, receive, send)
                     return
         await self._router(scope, receive, send)
 
@@ -128,4 +125,4 @@ class _Unmatched:
         metrics.HTTP_REQUESTS.labels("unmatched", method, "404").inc()
         problem = NotFound("There is no such path.")
         request_id = sent or f"req_{ids.uuid7(self._gateway.clock.now()).hex}"
-        await refuse(send, problem, request_id, head=scope["method"] == "HEAD")
+        await refuse(scope, send, problem, request_id)

@@ -25,6 +25,7 @@ from gateway import ids, metrics
 from gateway.access import roles
 from gateway.access.keys import ApiKey
 from gateway.errors import Forbidden, Problem, Unauthenticated, Unavailable
+from gateway.protocol import WHOLE
 from gateway.service import Gateway
 from gateway.web import idempotency, problems, requests
 from gateway.web.routing import Call, Route, Sent, json
@@ -83,7 +84,7 @@ class Endpoint:
                 outcome.headers["x-request-id"] = request_id
                 await outcome(scope, receive, send)
             elif status != 499:
-                await _send(send, outcome, request_id, head=scope["method"] == "HEAD")
+                await _send(scope, send, outcome, request_id)
         except OSError as error:
             log.info("http.cut", route=self._path, error=error)  # the connection ended under the answer
         except Exception as error:
@@ -215,22 +216,28 @@ class Endpoint:
 
 
 async def refuse(
-    send: Send, problem: Problem, request_id: str, *, head: bool = False, more: tuple[tuple[bytes, bytes], ...] = ()
+    scope: Scope, send: Send, problem: Problem, request_id: str, *, more: tuple[tuple[bytes, bytes], ...] = ()
 ) -> None:
     """Answer with a problem. A client that is gone does not matter any more."""
     body, headers = problems.encode(problem, request_id)
     try:
-        await _send(send, Sent(problem.status, body, (*headers, *more)), request_id, head=head)
+        await _send(scope, send, Sent(problem.status, body, (*headers, *more)), request_id)
     except OSError:
         pass
 
 
-async def _send(send: Send, sent: Sent, request_id: str, *, head: bool) -> None:
+async def _send(scope: Scope, send: Send, sent: Sent, request_id: str) -> None:
     headers = [*sent.headers, *HEADERS, (b"x-request-id", request_id.encode())]
-    if sent.status != 204:
-        headers.append((b"content-length", str(len(sent.body)).encode()))
+    body = b"" if scope["method"] == "HEAD" else sent.body
+    size = None if sent.status == 204 else len(sent.body)
+    whole = scope.get("extensions", {}).get(WHOLE)
+    if whole is not None:
+        await whole(sent.status, headers, body, size)
+        return
+    if size is not None:
+        headers.append((b"content-length", str(size).encode()))
     await send({"type": "http.response.start", "status": sent.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else sent.body})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _bind(request_id: str, trace: requests.Trace | None) -> None:

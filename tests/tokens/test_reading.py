@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from gateway import ids
 from gateway.connections.states import State
+from gateway.tokens.opened import Opened
+from tests.clock import FakeClock
 from tests.connect.conftest import Town
 from tests.fakes.misbehaving import changed
 from tests.tokens.conftest import Account, connected
@@ -109,7 +112,7 @@ async def test_what_cannot_be_read(town: Town, account: Account) -> None:
 async def test_a_token_that_does_not_open_is_one_error_and_no_log_holds_it(account: Account, lines: io.BytesIO) -> None:
     """Moved from another row: the seal does not open here, and the read says so without a traceback's texts."""
     database = account.town.gateway.regions.home.database
-    token = (await account.read()).json()["access_token"]
+    token = await account.town.token(await account.grant())
     other = await connected(account.town)
     row = await database.fetchrow("SELECT sealed_access FROM gateway.tokens WHERE connection_id = $1", other.id)
     assert row is not None
@@ -150,3 +153,24 @@ async def test_what_a_provider_sends_beside_the_token_cannot_spoil_it(town: Town
     told = (await account.read()).json()
     assert (told["token_version"], told["token_type"]) == (2, "Bearer")
     assert told["scopes"] == ["contacts.read", "messages.read", "profile"]
+
+
+async def test_what_is_kept_of_opened_tokens_is_bounded_and_names_one_token_set() -> None:
+    """By generation and version; gone after its time; the oldest makes room."""
+    clock, one, other = FakeClock(), UUID(int=1), UUID(int=2)
+    opened = Opened(clock, ttl_s=10, most=2)
+    opened.put((one, "a", 1, 1), "first")
+    assert opened.get((one, "a", 1, 1)) == "first"
+    for unlike in ((one, "a", 1, 2), (one, "a", 2, 1), (one, "b", 1, 1), (other, "a", 1, 1)):
+        assert opened.get(unlike) is None
+    clock.move(9)
+    opened.put((one, "a", 1, 2), "second")
+    opened.put((other, "a", 1, 1), "third")
+    assert [opened.get(key) for key in ((one, "a", 1, 1), (one, "a", 1, 2), (other, "a", 1, 1))] == [
+        None,
+        "second",
+        "third",
+    ]
+    clock.move(10)
+    assert opened.get((one, "a", 1, 2)) is None
+    assert "second" not in repr(opened)
