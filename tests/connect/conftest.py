@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,9 +130,9 @@ class Town:
         )
 
 
-@pytest.fixture
-async def open_town(settings: Settings, clock: Clock) -> AsyncIterator[Callable[[], Awaitable[Town]]]:
-    """A gateway whose public URL is its public listener's."""
+@asynccontextmanager
+async def opening(settings: Settings, clock: Clock) -> AsyncIterator[Town]:
+    """A gateway whose public URL is its public listener's, and a provider."""
     bound = listen.bind("127.0.0.1:0", "public")
     url = listen.url_of(bound)
     gateway = await Gateway.open(
@@ -139,21 +140,19 @@ async def open_town(settings: Settings, clock: Clock) -> AsyncIterator[Callable[
     )
     server = listen.server(public_app(gateway))
     serving = asyncio.create_task(server.serve([bound]))
-    towns: list[Town] = []
     redirects = [f"{url}/oauth/callback/{name}" for name in ("sandbox", "other")]
     try:
         async with (
             served(gateway) as api,
             fake_provider(clock, redirect_uris=redirects, webhook_url=f"{url}/hooks/sandbox") as provider,
         ):
-
-            async def opened() -> Town:
-                towns.append(Town(gateway, api, provider))
-                return towns[-1]
-
-            yield opened
-            for browser in (browser for town in towns for browser in town.browsers):
-                await browser.close()
+            town = Town(gateway, api, provider)
+            await api("PUT", "/v1/tenants/acme", {})
+            try:
+                yield town
+            finally:
+                for browser in town.browsers:
+                    await browser.close()
     finally:
         server.should_exit = True
         await serving
@@ -161,12 +160,17 @@ async def open_town(settings: Settings, clock: Clock) -> AsyncIterator[Callable[
 
 
 @pytest.fixture
-async def town(open_town: Callable[[], Awaitable[Town]]) -> Town:
-    """A tenant and an integration too."""
-    made = await open_town()
-    await made.api("PUT", "/v1/tenants/acme", {})
-    await declare(made, "sandbox")
-    return made
+async def bare_town(settings: Settings, clock: Clock) -> AsyncIterator[Town]:
+    """A tenant, no integration."""
+    async with opening(settings, clock) as made:
+        yield made
+
+
+@pytest.fixture
+async def town(bare_town: Town) -> Town:
+    """An integration too."""
+    await declare(bare_town, "sandbox")
+    return bare_town
 
 
 async def declare(town: Town, name: str, **more: Any) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from gateway.clock import Clock
+from gateway.connect import sweep
+from gateway.settings import Settings
 from tests.connect.browser import query_of
-from tests.connect.conftest import Town
+from tests.connect.conftest import Town, declare, opening
+from tests.flows.test_two_databases import apart
+
+__all__ = ["apart"]
 
 
 async def test_an_account_is_connected_and_its_tokens_lie_in_the_vault(town: Town) -> None:
@@ -39,3 +45,19 @@ async def test_an_account_is_connected_and_its_tokens_lie_in_the_vault(town: Tow
     assert data["access_profiles"]["reader"]["granted"] == ["contacts.read", "messages.read", "profile"]
     listed = (await town.api("GET", f"/v1/connections/{done['connection']}")).json()
     assert (listed["external_id"], listed["account_count"]) == ("e-1", 1)
+
+
+async def test_control_and_region_may_be_two_databases(apart: Settings, clock: Clock) -> None:
+    """Each is asked for what it has; hints for deliveries go to control first."""
+    async with opening(apart, clock) as town:
+        await declare(town, "sandbox")
+        done = await town.connect()
+        assert done["connection_state"] == "active"
+        again = await town.connect(connection=done["connection"])
+        assert again["grants"]["reader"]["generation"] == 2
+        hints = await town.gateway.control.fetch("SELECT region FROM control.account_regions")
+        assert [row["region"] for row in hints] == ["default"]
+        made = await town.ask()
+        await town.consent(made)
+        await town.pass_s(700)
+        assert await sweep.run_once(town.gateway) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,11 +29,10 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def town(open_town: Callable[[], Awaitable[Town]], server: Server) -> Town:
+async def town(bare_town: Town, server: Server) -> Town:
     """Provider `generic-oauth2`, set up for that server."""
-    made = await open_town()
+    made = bare_town
     server.redirect_uri = f"{made.gateway.settings.public_url}/oauth/callback/theirs"
-    await made.api("PUT", "/v1/tenants/acme", {})
     body = {
         "name": "theirs", "provider": "generic-oauth2", "client_id": authlib_server.CLIENT_ID,
         "client_secrets": [authlib_server.CLIENT_SECRET], "settings": server.settings, "access_profiles": PROFILES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from html.parser import HTMLParser
 from typing import get_args
 from uuid import uuid4
@@ -85,3 +86,28 @@ async def test_while_the_database_is_away_pages_say_so(settings: Settings, clock
             await line.mend()
         finally:
             await gateway.close()
+
+
+PIECES = [
+    b"/connect/", b"/oauth/callback/", b"sandbox", b"A" * 43, b"A" * 42 + b"\xff", b"sess_" + b"0" * 32, b"..", b"//", b"%00", b"%2e%2e", b"\x00",
+    b"?", b"&", b"=", b"state=", b"code=", b"error=", b"iss=", b"state=" + b"A" * 43, b"x" * 20_000, "\u00fc".encode(), b";", b"\r\nset-cookie: a=b",
+    b"posthouse-connect=" + b"A" * 43, b"__Host-posthouse-connect=" + b"B" * 43, b"{integration}", b"<script>",
+]  # fmt: skip
+
+
+async def test_whatever_is_sent_has_an_answer(gateway: Gateway) -> None:
+    """Two thousand odd requests: none is a fault of ours, none changes anything, none is reflected."""
+    chance, shown = random.Random(7), Pages(gateway)
+
+    def odd() -> bytes:
+        return b"".join(chance.choices(PIECES, k=chance.randrange(5)))
+
+    for _ in range(2000):
+        path = chance.choice([b"/connect/", b"/oauth/callback/", b""]) + odd()
+        headers = [
+            (chance.choice([b"cookie", b"origin", b"sec-fetch-site", b"accept"]), odd())
+            for _ in range(chance.randrange(4))
+        ]
+        answer = await shown.answer(chance.choice(["GET", "HEAD", "POST", "PUT", "BREW"]), path, odd(), headers)
+        assert (answer.status < 500, b"<script>" in answer.body) == (True, False), (path, headers)
+        assert all(value.isprintable() for _, value in answer.headers)

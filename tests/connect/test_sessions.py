@@ -31,6 +31,11 @@ REFUSED: list[tuple[dict[str, Any], int]] = [
     ({"integration": "deliveries"}, 422),
     ({"integration": "bare"}, 409),
 ]
+REFUSED_AGAIN: list[tuple[dict[str, Any], int]] = [
+    ({"external_id": "e"}, 422), ({"labels": {"a": "b"}}, 422), ({"end_user_id": "u"}, 422), ({"tenant": "other"}, 422),
+    ({"integration": "bare"}, 422), ({"access_profiles": ["nobody"]}, 422), ({"scopes": "missing"}, 409),
+    ({"connection": "conn_" + "0" * 32}, 404), ({"connection": "key_" + "0" * 32}, 422),
+]  # fmt: skip
 
 
 async def test_what_cannot_be_is_refused_at_once(town: Town) -> None:
@@ -40,12 +45,8 @@ async def test_what_cannot_be_is_refused_at_once(town: Town) -> None:
     for more, status in REFUSED:
         await town.ask(**more, status=status)
     first = await town.connect()
-    mine = {"connection": first["connection"]}
-    for more, status in [
-        ({"external_id": "e"}, 422), ({"labels": {"a": "b"}}, 422), ({"end_user_id": "u"}, 422), ({"tenant": "other"}, 422),
-        ({"integration": "bare"}, 422), ({"access_profiles": ["nobody"]}, 422), ({"scopes": "missing"}, 409),
-        ({"connection": "conn_" + "0" * 32}, 404), ({"connection": "key_" + "0" * 32}, 422),
-    ]:  # fmt: skip
+    mine: dict[str, Any] = {"connection": first["connection"]}
+    for more, status in REFUSED_AGAIN:
         await town.ask(**{**mine, **more}, status=status)
     assert len((await town.api("GET", "/v1/connect/sessions")).json()["items"]) == 1
 
