@@ -21,7 +21,7 @@ from gateway.serve import settle
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.stream.append import Kept, NewEvent, append
-from gateway.web.hooks import public_app
+from gateway.web.hooks import public_door
 
 HELD = 16
 
@@ -58,19 +58,20 @@ class Single:
 async def main(mode: str) -> None:
     """Serve until SIGTERM; print the URL once ready."""
     settings = Settings()
-    app: Any = bare
     gateway = None
     if mode != "bare":
         gateway = await Gateway.open(settings)
-        app = public_app(gateway)
         if mode == "single":
             single = Single(gateway)
             await single.start()
             gateway.regions.home.appender.keep = single.keep  # type: ignore[method-assign]  # the point of the comparison
     settle()  # as `posthouse serve` does; the bare server gains by it too
     bound = listen.bind("127.0.0.1:0", "bench")
-    server: uvicorn.Server = listen.server(app)
-    if mode == "bare":  # the same flags, and uvicorn's own protocol class
+    server: uvicorn.Server
+    if gateway is not None:
+        server = listen.direct(public_door(gateway))
+    else:  # the same flags, and uvicorn's own protocol class
+        server = listen.server(bare)
         server.config.http = "httptools"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: setattr(server, "should_exit", True))
     serving = asyncio.create_task(server.serve([bound]))
