@@ -1,7 +1,7 @@
 """HTTP/1.1 with nothing between a connection and its door: how the public listener answers.
 
-A door is a coroutine function of one `Exchange`: it is called when a request's head is whole, awaits the body's pieces,
-and returns the answer. The connection runs it itself, from the very call that brought the bytes, and again whenever
+A door is a coroutine function of one `Exchange`: it is called when a request's head is whole (and where its body came
+along, with that), awaits the body's pieces, and returns the answer. The connection runs it itself, from the very call that brought the bytes, and again whenever
 what it awaits has come (a piece of the body, a future: its commit). No task, no ASGI messages, no scope, and no timer
 are made for a request: together they cost as much as the door.
 
@@ -53,6 +53,13 @@ class Exchange:
         self._pieces: list[bytes] = []
         self._waiting = 0  # bytes of them
         self._work: Coroutine[Any, Any, Answer | None] | None = None
+
+    def whole(self) -> bytes | None:
+        """The body, if all of it is here already: that of nearly every delivery came with its head."""
+        if self.more_body:
+            return None
+        pieces = self._pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def piece(self) -> bytes:
         """The next piece of the body; b"" at its end.    Raises: ClientGone."""
@@ -134,7 +141,8 @@ class Direct(Protocol):
         super().__init__(*args, **named)
         self._door: Door = self.app  # what uvicorn takes for an ASGI application
         self._behind: deque[Exchange] = deque()  # whole or not, but not begun: an earlier one is not answered yet
-        self._current: Exchange | None = None  # begun, and not answered
+        self._current: Exchange | None = None  # not answered; begun, or about to be
+        self._fresh: Exchange | None = None  # the same, while it is not begun
         self._in_head = False
         self._idle = False  # nothing came since the last answer
         self._settling = False
@@ -147,6 +155,7 @@ class Direct(Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         self._behind.clear()
+        self._fresh = None
         self.parser = None  # type: ignore[assignment]
         if self._current is not None:
             self._current.leave()
@@ -154,6 +163,8 @@ class Direct(Protocol):
     def data_received(self, data: bytes) -> None:
         self._idle = False
         super().data_received(data)
+        if self._fresh is not None:  # its body did not come along
+            self._begin()
 
     def head(self) -> list[tuple[bytes, bytes]]:
         exchange: Any = self.cycle
@@ -176,8 +187,7 @@ class Direct(Protocol):
         self.cycle = exchange  # type: ignore[assignment]  # as much of a cycle as uvicorn looks at
         exchange.expects_continue = any(k == b"expect" and v.lower() == b"100-continue" for k, v in exchange.headers)
         if self._current is None and not self._behind and not self.flow.write_paused:
-            self._current = exchange
-            exchange.begin(self._door)
+            self._current = self._fresh = exchange
         else:
             self.flow.pause_reading()
             self._behind.append(exchange)
@@ -191,6 +201,13 @@ class Direct(Protocol):
     def on_request_complete(self) -> None:
         exchange: Any = self.cycle
         exchange.finish()
+        if self._fresh is not None:
+            self._begin()
+
+    def _begin(self) -> None:
+        exchange, self._fresh = self._fresh, None
+        assert exchange is not None
+        exchange.begin(self._door)
 
     def resume_writing(self) -> None:
         super().resume_writing()

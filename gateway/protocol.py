@@ -47,14 +47,19 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._silent += len(data)
-        super().data_received(data)
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         if self._silent > MOST_SILENT_BYTES and not self.transport.is_closing():
             if self.cycle is None or self.cycle.response_complete:  # else it would stand inside another's answer
                 self.transport.write(TOO_LONG)
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        metrics.MALFORMED_HTTP.inc()  # uvicorn's line about it is silenced: `logs.UNSAID`
+        metrics.MALFORMED_HTTP.inc()  # and not logged: strangers can cause any number of them
         super().send_400_response(msg)
 
     def on_message_begin(self) -> None:

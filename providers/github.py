@@ -61,7 +61,8 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
         raise Malformed("x-github-event is missing")
     content_type = "application/json"
     body = delivery.body
-    if media_type(delivery.headers.get("content-type")) == FORM:
+    sent_as = delivery.headers.get("content-type")
+    if sent_as != content_type and media_type(sent_as) == FORM:
         content_type = FORM
         body = form(delivery.body).get("payload", "").encode("utf-8", "surrogatepass")
     sent = document(body)
@@ -97,11 +98,15 @@ def _accounts(kind: str, sent: dict[str, Any]) -> tuple[str, ...]:
     """
     if kind == "github_app_authorization":
         return account("user", at(sent, "sender", "id"))
-    installation, organization, repository = (sent.get(key) for key in ("installation", "organization", "repository"))
-    owner = at(installation, "account", "id") or at(organization, "id") or at(repository, "owner", "id")
-    return (
-        *account("installation", at(installation, "id")),
-        *account("org", at(organization, "id")),
-        *account("account", owner),
-        *account("repo", at(repository, "id")),
-    )
+    found: tuple[str, ...] = ()
+    owner = None
+    if installation := sent.get("installation"):
+        found += account("installation", at(installation, "id"))
+        owner = at(installation, "account", "id")
+    if organization := sent.get("organization"):
+        found += account("org", at(organization, "id"))
+        owner = owner or at(organization, "id")
+    repository = sent.get("repository")
+    if owner := owner or at(repository, "owner", "id"):
+        found += account("account", owner)
+    return found + account("repo", at(repository, "id")) if repository else found

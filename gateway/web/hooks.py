@@ -101,7 +101,8 @@ class Hooks:
         return answer
 
     async def _answer(self, exchange: Exchange, held: list[int]) -> Answer:
-        integration, endpoint = await self._find(exchange.raw_path)
+        integration, endpoint_id = self._find(exchange.raw_path)
+        endpoint = None if endpoint_id is None else await self._endpoint(integration, endpoint_id)
         method = exchange.method
         try:
             if method not in METHODS:
@@ -123,8 +124,8 @@ class Hooks:
         except Refused as refused:
             return await self._refuse(integration, endpoint, refused, exchange.headers, body, now)
 
-    async def _find(self, raw_path: bytes) -> tuple[Integration, HookEndpoint | None]:
-        """The integration and endpoint that `/hooks/…` names. Raises: Unknown, Unavailable."""
+    def _find(self, raw_path: bytes) -> tuple[Integration, str | None]:
+        """The integration that `/hooks/…` names, and the endpoint's name. Raises: Unknown, Unavailable."""
         parts = raw_path.split(b"/")
         if not 3 <= len(parts) <= 4 or not raw_path.isascii():
             raise Unknown("unknown_integration")
@@ -135,15 +136,17 @@ class Hooks:
             raise Unavailable("another process serves this integration's region")  # known: never a 404
         if integration.trouble is not None:
             raise Unavailable("this integration's set-up is broken", retry_after_s=60)  # kept by the provider meanwhile
-        if len(parts) == 3:
-            return integration, None
-        endpoint_id = ids.parse(ids.ENDPOINT, parts[3].decode("ascii"))
+        return integration, None if len(parts) == 3 else parts[3].decode("ascii")
+
+    async def _endpoint(self, integration: Integration, name: str) -> HookEndpoint:
+        """The hook endpoint of that name.    Raises: Unknown, Unavailable."""
+        endpoint_id = ids.parse(ids.ENDPOINT, name)
         endpoint = None
         if endpoint_id is not None:
             endpoint = await self._gateway.endpoints.get(self._gateway.regions.get(integration.region), endpoint_id)
         if endpoint is None or endpoint.integration_id != integration.id or endpoint.state == "retired":
             raise Unknown("unknown_endpoint")
-        return integration, endpoint
+        return endpoint
 
     async def _read(self, headers: dict[str, str], exchange: Exchange, held: list[int]) -> bytes:
         """The body, within the limits of one delivery and of this process's memory."""
@@ -157,6 +160,10 @@ class Hooks:
             if int(announced) > limit:
                 raise TooLarge()
             self._budget.expect(int(announced))
+        if (whole := exchange.whole()) is not None and len(whole) <= limit:
+            self._budget.take(len(whole))
+            held[0] = len(whole)
+            return whole
         pieces: list[bytes] = []
         while piece := await exchange.piece():
             if held[0] + len(piece) > limit:
@@ -204,7 +211,7 @@ def _headers(raw: Collection[tuple[bytes, bytes]], guarded: frozenset[str]) -> d
             elif name in guarded:
                 raise DuplicateHeader
             seen.add(name)
-    if len(raw) > MAX_HEADERS or sum(map(len, headers)) + sum(map(len, headers.values())) > MAX_HEADER_BYTES:
+    if len(raw) > MAX_HEADERS or len("".join(headers)) + len("".join(headers.values())) > MAX_HEADER_BYTES:
         raise Unfit(431, "too_many_headers")
     return headers
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import uvicorn
 import uvloop
 
 from gateway import listen, metrics
@@ -34,6 +33,13 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
         pass
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
+
+
+class Patient(listen.Server):
+    """For uvicorn's own protocol class, which cannot be asked what it waits for."""
+
+    def _cut_the_slow(self, now: float) -> None:
+        pass
 
 
 class Single:
@@ -67,11 +73,11 @@ async def main(mode: str) -> None:
             gateway.regions.home.appender.keep = single.keep  # type: ignore[method-assign]  # the point of the comparison
     settle()  # as `posthouse serve` does; the bare server gains by it too
     bound = listen.bind("127.0.0.1:0", "bench")
-    server: uvicorn.Server
+    server: listen.Server
     if gateway is not None:
         server = listen.direct(public_door(gateway))
     else:  # the same flags, and uvicorn's own protocol class
-        server = listen.server(bare)
+        server = Patient(listen.server(bare).config)
         server.config.http = "httptools"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: setattr(server, "should_exit", True))
     serving = asyncio.create_task(server.serve([bound]))
