@@ -105,8 +105,9 @@ class Appender:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
+            await asyncio.sleep(0)  # one turn of the loop: what is readable already joins, and nobody waits for it
             while self._queue:
-                await asyncio.sleep(0)  # one turn of the loop: what is readable already joins, and nobody waits for it
+                # At once, before the answers to the batch before are written: the database works on it meanwhile.
                 batch = self._take()
                 await self._deliver(batch)
             if self._stopping:
