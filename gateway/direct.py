@@ -40,14 +40,14 @@ class ClientGone(Exception):
 class Exchange:
     """One request and its answer. The first attributes are what uvicorn asks of a connection's `cycle`."""
 
-    __slots__ = ("_connection", "_pieces", "_waiting", "_work", "awaits_piece", "disconnected", "expects_continue", "headers", "keep_alive",
+    __slots__ = ("_asked", "_connection", "_pieces", "_waiting", "_work", "awaits_piece", "disconnected", "headers", "keep_alive",
                  "method", "more_body", "query", "raw_path", "response_complete")  # fmt: skip
 
     def __init__(self, connection: Direct, method: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.more_body, self.response_complete, self.disconnected, self.keep_alive = True, False, False, True
         self.method, self.headers = method, headers  # names in lower case, as often as they came
         self.raw_path, self.query = _split(url)  # as sent
-        self.expects_continue = False
+        self._asked = False  # for the body, by one who sends it only then
         self.awaits_piece = False
         self._connection = connection
         self._pieces: list[bytes] = []
@@ -68,9 +68,10 @@ class Exchange:
                 return b""
             if self.disconnected:
                 raise ClientGone
-            if self.expects_continue:
-                self.expects_continue = False
-                self._connection.transport.write(CONTINUE)
+            if not self._asked:
+                self._asked = True
+                if any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers):
+                    self._connection.transport.write(CONTINUE)
             self._connection.flow.resume_reading()
             await _until_resumed()
         piece = self._pieces.pop(0)
@@ -185,7 +186,6 @@ class Direct(Protocol):
         exchange.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
         self.headers = []  # what still comes is a trailer's
         self.cycle = exchange  # type: ignore[assignment]  # as much of a cycle as uvicorn looks at
-        exchange.expects_continue = any(k == b"expect" and v.lower() == b"100-continue" for k, v in exchange.headers)
         if self._current is None and not self._behind and not self.flow.write_paused:
             self._current = self._fresh = exchange
         else:
@@ -275,6 +275,8 @@ def _status_line(status: int) -> bytes:
 
 def _split(url: bytes) -> tuple[bytes, bytes]:
     """Path and query.    Raises: httptools.HttpParserInvalidURLError; what is no path of ours is no request."""
+    if url.startswith(b"/hooks/") and b"?" not in url and b"#" not in url and url.isascii():  # nearly always
+        return url, b""
     parsed = httptools.parse_url(url)
     if parsed.path is None or not parsed.path.isascii():
         raise httptools.HttpParserInvalidURLError("no path")
