@@ -86,8 +86,8 @@ def _dedupe(delivery: Delivery) -> str | None:
     `guid` at https://docs.github.com/en/rest/repos/webhooks#list-deliveries-for-a-repository-webhook: "shared with
     all deliveries for all webhooks that subscribe to this event". A redelivery repeats both.
     """
-    name = identifier(delivery.headers.get("x-github-delivery"))
-    return f"{name}/{identifier(delivery.headers.get('x-github-hook-id')) or ''}" if name else None
+    name, hook = delivery.headers.get("x-github-delivery"), delivery.headers.get("x-github-hook-id")
+    return f"{name}/{(hook and identifier(hook)) or ''}" if name and identifier(name) else None
 
 
 def _accounts(kind: str, sent: dict[str, Any]) -> tuple[str, ...]:
@@ -98,15 +98,17 @@ def _accounts(kind: str, sent: dict[str, Any]) -> tuple[str, ...]:
     """
     if kind == "github_app_authorization":
         return account("user", at(sent, "sender", "id"))
+    installation, organization, repository = sent.get("installation"), sent.get("organization"), sent.get("repository")
     found: tuple[str, ...] = ()
     owner = None
-    if installation := sent.get("installation"):
-        found += account("installation", at(installation, "id"))
+    if installation:
+        found = account("installation", at(installation, "id"))
         owner = at(installation, "account", "id")
-    if organization := sent.get("organization"):
+    if organization:
         found += account("org", at(organization, "id"))
         owner = owner or at(organization, "id")
-    repository = sent.get("repository")
-    if owner := owner or at(repository, "owner", "id"):
+    if repository:
+        owner = owner or at(repository, "owner", "id")
+    if owner:
         found += account("account", owner)
     return found + account("repo", at(repository, "id")) if repository else found

@@ -48,7 +48,8 @@ class Budget:
 
     def take(self, size: int) -> None:
         """Raises: Overloaded."""
-        self.expect(size)
+        if self._held + size > self._limit:
+            self.expect(size)
         self._held += size
 
     def give(self, size: int) -> None:
