@@ -1,12 +1,7 @@
 """HTTP/1.1 with nothing between a connection and its door: how the public listener answers.
 
-A door is a coroutine function of one `Exchange`: it is called when a request's head is whole (and where its body came
-along, with that), awaits the body's pieces, and returns the answer. The connection runs it itself, from the very call that brought the bytes, and again whenever
-what it awaits has come (a piece of the body, a future: its commit). No task, no ASGI messages, no scope, and no timer
-are made for a request: together they cost as much as the door.
-
-What that asks of a door: what it awaits is `Exchange.piece()` or a future. `asyncio.timeout` needs a task, and whoever
-wants one makes it (`endpoints.cache`, `published_keys` do).
+A connection parses, makes an `Exchange` of each request and runs its door (`exchange.py`). No task, no ASGI messages, no
+scope and no timer are made for a request: together they cost more than all that is left.
 
 Requests that come while an earlier one waits are parsed and put behind it, and no more is read from that connection.
 An answer is small and written at once; while a client does not read its answers, its next request does not begin.
@@ -15,124 +10,18 @@ An answer is small and written at once; while a client does not read its answers
 from __future__ import annotations
 
 import http
-import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
 from functools import lru_cache
 from typing import Any
 
 import httptools
 import structlog
 
+from gateway.exchange import Door, Exchange
 from gateway.protocol import Debt, Protocol
 from providers.contract import Answer
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-MOST_WAITING_BYTES = 64 * 1024  # of a body, while its door looks something up; what one read brings may be over
-
 log = structlog.get_logger(__name__)
-
-
-class ClientGone(Exception):
-    """The other side hung up before its body was whole. There is nobody to answer."""
-
-
-class Exchange:
-    """One request and its answer. The first attributes are what uvicorn asks of a connection's `cycle`."""
-
-    __slots__ = ("_asked", "_connection", "_pieces", "_waiting", "_work", "awaits_piece", "disconnected", "headers", "keep_alive",
-                 "method", "more_body", "query", "raw_path", "response_complete")  # fmt: skip
-
-    def __init__(self, connection: Direct, method: str, url: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        self.more_body, self.response_complete, self.disconnected, self.keep_alive = True, False, False, True
-        self.method, self.headers = method, headers  # names in lower case, as often as they came
-        self.raw_path, self.query = _split(url)  # as sent
-        self._asked = False  # for the body, by one who sends it only then
-        self.awaits_piece = False
-        self._connection = connection
-        self._pieces: list[bytes] = []
-        self._waiting = 0  # bytes of them
-        self._work: Coroutine[Any, Any, Answer | None] | None = None
-
-    def whole(self) -> bytes | None:
-        """The body, if all of it is here already: that of nearly every delivery came with its head."""
-        if self.more_body:
-            return None
-        pieces = self._pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    async def piece(self) -> bytes:
-        """The next piece of the body; b"" at its end.    Raises: ClientGone."""
-        while not self._pieces:
-            if not self.more_body:
-                return b""
-            if self.disconnected:
-                raise ClientGone
-            if not self._asked:
-                self._asked = True
-                if any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers):
-                    self._connection.transport.write(CONTINUE)
-            self._connection.flow.resume_reading()
-            await _until_resumed()
-        piece = self._pieces.pop(0)
-        self._waiting -= len(piece)
-        return piece
-
-    def take(self, piece: bytes) -> None:
-        """A piece of the body has come."""
-        self._pieces.append(piece)
-        self._waiting += len(piece)
-        if self.awaits_piece:
-            self.go_on()
-        elif self._waiting > MOST_WAITING_BYTES:
-            self._connection.flow.pause_reading()
-
-    def finish(self) -> None:
-        """The body is whole."""
-        self.more_body = False
-        if self.awaits_piece:
-            self.go_on()
-
-    def leave(self) -> None:
-        """The other side is gone."""
-        self.disconnected = True
-        if self.awaits_piece:
-            self.go_on()
-
-    def begin(self, door: Door) -> None:
-        self._work = door(self)
-        self.go_on()
-
-    def go_on(self, _: object = None) -> None:
-        """Run the door until it awaits something, or has the answer."""
-        assert self._work is not None
-        self.awaits_piece = False
-        try:
-            awaited = self._work.send(None)
-        except StopIteration as done:
-            self._end(done.value)
-        except Exception as error:  # a door answers its own; this is for what nobody thought of
-            log.error("direct.failed", error=type(error).__name__, exc_info=True)
-            self.keep_alive = False
-            self._end(Answer(500, b"internal_error"))
-        else:
-            if awaited is None:
-                self.awaits_piece = True
-            else:
-                awaited.add_done_callback(self.go_on)
-
-    def _end(self, answer: Answer | None) -> None:
-        self._work = None
-        self._pieces.clear()
-        self._connection.answer(self, answer)
-
-
-Door = Callable[[Exchange], Coroutine[Any, Any, "Answer | None"]]  # None: there is nobody to answer
-
-
-@types.coroutine
-def _until_resumed() -> Generator[None, None, None]:
-    yield
 
 
 class Direct(Protocol):
@@ -164,8 +53,12 @@ class Direct(Protocol):
     def data_received(self, data: bytes) -> None:
         self._idle = False
         super().data_received(data)
+        if self._current is None or self.transport.is_closing():
+            return
         if self._fresh is not None:  # its body did not come along
             self._begin()
+        else:
+            self._current.advance()
 
     def head(self) -> list[tuple[bytes, bytes]]:
         exchange: Any = self.cycle
@@ -182,7 +75,7 @@ class Direct(Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        exchange = Exchange(self, self.parser.get_method().decode("ascii"), self.url, self.headers)
+        exchange = Exchange(self, self.parser.get_method().decode("ascii"), *_split(self.url), self.headers)
         exchange.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
         self.headers = []  # what still comes is a trailer's
         self.cycle = exchange  # type: ignore[assignment]  # as much of a cycle as uvicorn looks at
@@ -217,13 +110,13 @@ class Direct(Protocol):
         """Write the answer to the current exchange, and turn to the next."""
         exchange.response_complete = True
         self._current = None
-        if answer is not None and not exchange.disconnected:
+        if answer is not None and not exchange.disconnected and not self.transport.is_closing():
             self.server_state.total_requests += 1
-            date = self.server_state.default_headers
-            if exchange.keep_alive and not answer.body and not answer.headers:
-                self.transport.write(_everyday(answer.status, date[0][1]))  # the answer to nearly every delivery
+            default = self.server_state.default_headers  # the date
+            if exchange.keep_alive and default and not answer.body and not answer.headers:
+                self.transport.write(_everyday(answer.status, *default))  # the answer to nearly every delivery
             else:
-                self.transport.write(_rendered(answer, date, exchange.method, keep_alive=exchange.keep_alive))
+                self.transport.write(_rendered(answer, default, exchange.method, keep_alive=exchange.keep_alive))
         if not exchange.keep_alive or answer is None:
             self.transport.close()
         self._idle = True
@@ -248,8 +141,8 @@ class Direct(Protocol):
 
 
 @lru_cache(maxsize=64)
-def _everyday(status: int, date: bytes) -> bytes:
-    return b"%b\r\ndate: %b\r\ncontent-length: 0\r\n\r\n" % (_status_line(status), date)
+def _everyday(status: int, *default: tuple[bytes, bytes]) -> bytes:
+    return _rendered(Answer(status), list(default), "POST", keep_alive=True)
 
 
 def _rendered(answer: Answer, default: list[tuple[bytes, bytes]], method: str, *, keep_alive: bool) -> bytes:

@@ -69,11 +69,7 @@ async def take(gateway: Gateway, arrival: Arrival, now: datetime) -> Answer:
         trust = replace(trust, keys=gateway.published_keys.held(facts))
     size, keyring = len(delivery.body), gateway.control_keyring
     try:
-        judged = (
-            judge(keyring, arrival, trust, now)
-            if size <= THREAD_BYTES
-            else await run(size, judge, keyring, arrival, trust, now)
-        )
+        judged = await run(size, judge, keyring, arrival, trust, now)
     except UnknownKey:
         # The provider may have changed its keys a moment ago; asked again at most once a minute.
         trust = replace(trust, keys=await gateway.published_keys.fetched(facts))

@@ -11,8 +11,9 @@ from typing import Any
 
 import uvicorn
 
-from gateway.direct import Direct, Door
+from gateway.direct import Direct
 from gateway.errors import SetupError
+from gateway.exchange import Door
 from gateway.protocol import Debt, Protocol
 
 BACKLOG = 4096

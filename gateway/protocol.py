@@ -59,7 +59,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        metrics.MALFORMED_HTTP.inc()  # and not logged: strangers can cause any number of them
+        metrics.MALFORMED_HTTP.inc()  # and no line in the log: a stranger could fill the disk
         super().send_400_response(msg)
 
     def on_message_begin(self) -> None:

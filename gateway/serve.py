@@ -21,9 +21,10 @@ from typing import Any, Literal
 
 import structlog
 
-from gateway import direct, listen, logs, migrate, reach
+from gateway import listen, logs, migrate, reach
 from gateway.database import AWAY
 from gateway.errors import SetupError, Unavailable
+from gateway.exchange import Door, Exchange
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.vault import keyring
@@ -60,7 +61,7 @@ class Process:
         self._prepare, self._on_ready = prepare, on_ready
         self.gateway: Gateway | None = None
         self._stop, self._now = asyncio.Event(), asyncio.Event()
-        self._doors: list[Door] = []
+        self._doors: list[Face] = []
         self._servers: list[listen.Server] = []
         self._sockets: list[socket.socket] = []
         self.public = None if only == "worker" else self._listen("public", settings.public_listen, reuse_port)
@@ -71,7 +72,7 @@ class Process:
 
     def _listen(self, face: Literal["public", "private"], address: str, reuse_port: bool) -> str:
         bound = listen.bind(address, f"POSTHOUSE_{face.upper()}_LISTEN", reuse_port=reuse_port)
-        door = Door(face)
+        door = Face(face)
         self._doors.append(door)
         self._sockets.append(bound)
         self._servers.append(listen.direct(door.public) if face == "public" else listen.server(door.private))
@@ -182,13 +183,13 @@ class Process:
         log.info("serve.ended")
 
 
-class Door:
+class Face:
     """What a listener's requests come to: says that the process is starting until the gateway is there."""
 
     def __init__(self, face: Literal["public", "private"]) -> None:
         self._face = face
         self._app: ASGI | None = None
-        self._door: direct.Door | None = None
+        self._door: Door | None = None
 
     def open(self, gateway: Gateway) -> None:
         """From now on the gateway answers."""
@@ -200,7 +201,7 @@ class Door:
         else:
             self._app = private_app(gateway)
 
-    async def public(self, exchange: direct.Exchange) -> Answer | None:
+    async def public(self, exchange: Exchange) -> Answer | None:
         """As a door of the public listener."""
         if self._door is not None:
             return await self._door(exchange)

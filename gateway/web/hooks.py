@@ -16,9 +16,9 @@ import structlog
 
 from gateway import ids, metrics
 from gateway.catalog import Integration
-from gateway.direct import ClientGone, Door, Exchange
 from gateway.endpoints.store import HookEndpoint
 from gateway.errors import Overloaded, Problem, TooLarge, Unavailable
+from gateway.exchange import ClientGone, Door, Exchange
 from gateway.inbound import Arrival, count_refused, run, take
 from gateway.service import Gateway
 from providers.contract import Answer, Delivery

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway import direct, listen
+from gateway import listen
+from gateway.exchange import CONTINUE, Door, Exchange
 from gateway.service import Gateway
 from gateway.web.hooks import public_door
 from providers.contract import Answer
@@ -168,7 +169,7 @@ async def test_one_who_asks_whether_to_send_its_body_is_told(house: House) -> No
     head = whole.index(b"\r\n\r\n") + 4
     async with connected(house.url) as connection:
         connection.send(whole[:head])
-        assert await connection.until(b"\r\n\r\n") == direct.CONTINUE
+        assert await connection.until(b"\r\n\r\n") == CONTINUE
         assert (await connection.ask(whole[head:])).status == 200
         assert (await connection.ask(delivery(house, ("Expect", "100-continue")))).status == 200
         too_large = raw.request(
@@ -200,7 +201,7 @@ async def test_a_target_that_is_no_path_is_no_request(house: House, target: str)
 
 
 @asynccontextmanager
-async def answering(door: direct.Door) -> AsyncIterator[str]:
+async def answering(door: Door) -> AsyncIterator[str]:
     """A server of that door."""
     bound = listen.bind("127.0.0.1:0", "public")
     server = listen.direct(door)
@@ -215,7 +216,7 @@ async def answering(door: direct.Door) -> AsyncIterator[str]:
 async def test_no_value_of_an_answer_begins_another_header() -> None:
     """A challenge's answer may carry text of a stranger's; a line's end in it is never written."""
 
-    async def door(exchange: direct.Exchange) -> Answer:
+    async def door(exchange: Exchange) -> Answer:
         return Answer(200, b"x", headers=(("x-a", "b\r\nset-cookie: c"),))
 
     async with answering(door) as url:
@@ -226,7 +227,7 @@ async def test_no_value_of_an_answer_begins_another_header() -> None:
 async def test_a_door_that_fails_is_a_500_and_the_end_of_the_connection() -> None:
     """At once, or after it has awaited something."""
 
-    async def door(exchange: direct.Exchange) -> Answer:
+    async def door(exchange: Exchange) -> Answer:
         if exchange.query:
             await asyncio.get_running_loop().run_in_executor(None, int)
         raise ZeroDivisionError

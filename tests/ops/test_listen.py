@@ -13,8 +13,8 @@ import pytest
 import structlog
 
 from gateway import listen, logs, metrics
-from gateway.direct import ClientGone, Exchange
 from gateway.errors import SetupError
+from gateway.exchange import ClientGone, Exchange
 from providers.contract import Answer
 
 
