@@ -79,6 +79,8 @@ class Direct(Protocol):
         exchange.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
         self.headers = []  # what still comes is a trailer's
         self.cycle = exchange  # type: ignore[assignment]  # as much of a cycle as uvicorn looks at
+        if self.transport.is_closing():
+            return  # the last answer said so
         if self._current is None and not self._behind and not self.flow.write_paused:
             self._current = self._fresh = exchange
         else:

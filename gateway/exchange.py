@@ -67,7 +67,7 @@ class Exchange:
         while not self._pieces:
             if not self.more_body:
                 return b""
-            if self.disconnected:
+            if self.disconnected or self._connection.transport.is_closing():
                 raise ClientGone
             if not self._asked:
                 self._asked = True

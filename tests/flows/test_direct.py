@@ -192,6 +192,22 @@ async def test_a_connection_that_is_not_to_stay_ends_with_its_answer(house: Hous
     assert len(await house.kept()) == 1
 
 
+async def test_behind_a_last_request_nothing_is_taken(house: House) -> None:
+    """Also where the last one was answered before the next was read."""
+    async with connected(house.url) as connection:
+        last = raw.request("/hooks/nobody", [("connection", "close")])
+        assert (await connection.ask(last + delivery(house))).status == 404
+        assert await connection.ended() == b""
+    assert (await house.deliver("github")).status == 200
+    assert len(await house.kept()) == 1
+
+
+async def test_a_body_of_thousands_of_chunks_costs_no_more_than_its_bytes(house: House) -> None:
+    """Chunks of one byte."""
+    async with connected(house.url) as connection:
+        assert (await connection.ask(delivery(house, filler=190_000, chunked=1))).status == 200
+
+
 @pytest.mark.parametrize("target", ["http://hooks.example.com", "/hooks/github\xe9", "hooks/github"])
 async def test_a_target_that_is_no_path_is_no_request(house: House, target: str) -> None:
     """400, and the connection ends."""
