@@ -76,8 +76,8 @@ class Appender:
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def keep(self, events: Sequence[NewEvent]) -> asyncio.Future[list[Kept]]:
-        """Durably keep `events` together. To be awaited: it is done once they are committed.
+    async def keep(self, events: Sequence[NewEvent]) -> list[Kept]:
+        """Durably keep `events` together; returns once they are committed.
 
         Raises: Unavailable (not known to be kept; sending again is safe), Unstorable.
         """
@@ -90,7 +90,7 @@ class Appender:
         if self._alarm is None:
             self._alarm = loop.call_at(parcel.deadline, self._expire, loop)
         self._arrived.set()
-        return done
+        return await done
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer those whose time is over. One alarm serves all: they wait equally long, so the first is due first."""
