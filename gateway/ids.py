@@ -24,28 +24,27 @@ def of(raw: bytes) -> UUID:
     return cast(UUID, pgproto.UUID(raw))
 
 
-class _Pool:
-    """Random bytes fetched from the system by the page: a system call for each id would cost more than the id."""
-
-    def __init__(self) -> None:
-        self._bytes, self._at = b"", 0
-
-    def __call__(self, length: int) -> bytes:
-        if self._at + length > len(self._bytes):
-            self._bytes, self._at = random_bytes(4096), 0
-        self._at += length
-        return self._bytes[self._at - length : self._at]
+_pool: list[bytes] = []  # tails of ids to be; a system call for each would cost more than the id
 
 
-_pool = _Pool()
-
-
-def uuid7(now: datetime, entropy: Callable[[int], bytes] = _pool) -> UUID:
+def uuid7(now: datetime, entropy: Callable[[int], bytes] | None = None) -> UUID:
     """A UUIDv7 of `now` (millisecond precision) and 74 random bits."""
-    chance = bytearray(entropy(10))
-    chance[0] = 0x70 | chance[0] & 0x0F
-    chance[2] = 0x80 | chance[2] & 0x3F
-    return of(int(now.timestamp() * 1000).to_bytes(6, "big") + chance)
+    if entropy is not None:
+        tail = _tail(entropy(10))
+    else:
+        if not _pool:
+            page = random_bytes(4000)
+            _pool.extend([_tail(page[at : at + 10]) for at in range(0, 4000, 10)])
+        tail = _pool.pop()
+    return of(int(now.timestamp() * 1000).to_bytes(6, "big") + tail)
+
+
+def _tail(chance: bytes) -> bytes:
+    """Ten random bytes, with the version and the variant put in."""
+    made = bytearray(chance)
+    made[0] = 0x70 | made[0] & 0x0F
+    made[2] = 0x80 | made[2] & 0x3F
+    return bytes(made)
 
 
 def show(prefix: str, value: UUID) -> str:

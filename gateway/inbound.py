@@ -40,7 +40,7 @@ OWN_KEY_WINDOW_S = 3600  # an event without a key of the provider's: long enough
 SAFE_TEXT = (("x-content-type-options", "nosniff"), ("content-security-policy", "sandbox; default-src 'none'"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrival:
     """A delivery at a known integration (and hook endpoint, if its URL names one)."""
 
@@ -64,22 +64,54 @@ async def take(gateway: Gateway, arrival: Arrival, now: datetime) -> Answer:
     Raises: Refused (nothing was kept), Unavailable (not known to be kept), Unstorable.
     """
     integration, delivery = arrival.integration, arrival.delivery
-    provider, trust = integration.provider, arrival.trust
+    facts, trust = integration.provider.facts, arrival.trust
+    if facts.keys_url is not None:
+        trust = replace(trust, keys=gateway.published_keys.held(facts))
+    size, keyring = len(delivery.body), gateway.control_keyring
+    try:
+        judged = await run(size, judge, keyring, arrival, trust, now)
+    except UnknownKey:
+        # The provider may have changed its keys a moment ago; asked again at most once a minute.
+        trust = replace(trust, keys=await gateway.published_keys.fetched(facts))
+        judged = await run(size, judge, keyring, arrival, trust, now)
+    if isinstance(judged, Answer):
+        return judged
+
+    if judged.partly:
+        count_refused(integration, SignatureMismatch.reason)  # items of the request that did not verify by themselves
+    kept = await arrival.region.appender.keep(judged.events)
+    count_kept(integration, kept)
+    return acknowledgement(facts.ack_status)
+
+
+@dataclass(slots=True)
+class Judged:
+    """A delivery that verified: its events, and whether it held items that did not."""
+
+    events: list[NewEvent]
+    partly: bool
+
+
+def judge(keyring: Keyring, arrival: Arrival, trust: Trust, now: datetime) -> Answer | Judged:
+    """The answer to a handshake, or the events of a verified delivery. Pure, and for a large body in a thread.
+
+    Raises: Refused.
+    """
+    delivery, provider = arrival.delivery, arrival.integration.provider
     if (answer := _unsigned_handshake(arrival, trust)) is not None:
         return answer
     if delivery.method != "POST":
         raise HandshakeRefused("this provider shakes hands in another way")
-
-    verified = await _verify(gateway, arrival, trust, now)
+    verified = provider.verify(delivery, trust, now)
     if provider.challenge is not None and (answer := provider.challenge(delivery, trust)) is not None:
         return replace(answer, headers=(*answer.headers, *SAFE_TEXT))
+    items = provider.items(delivery, verified)
+    if not items:
+        raise Malformed("the delivery says nothing")
+    return Judged(_events(keyring, arrival, verified, items, now), verified.only is not None)
 
-    events = await run(len(delivery.body), _read, gateway.control_keyring, arrival, verified, now)
-    if verified.only is not None:
-        count_refused(integration, SignatureMismatch.reason)  # items of the request that did not verify by themselves
-    kept = await arrival.region.appender.keep(events)
-    count_kept(integration, kept)
-    return Answer(provider.facts.ack_status)
+
+acknowledgement = lru_cache(Answer)  # a provider's is always the same
 
 
 async def run(size: int, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
@@ -136,35 +168,13 @@ def _unsigned_handshake(arrival: Arrival, trust: Trust) -> Answer | None:
     return replace(answer, headers=(*answer.headers, *SAFE_TEXT))
 
 
-async def _verify(gateway: Gateway, arrival: Arrival, trust: Trust, now: datetime) -> Verified:
-    """Ask the provider's verifier, in a thread for large bodies, with published keys where it needs them."""
-    provider, delivery = arrival.integration.provider, arrival.delivery
-    facts = provider.facts
-    if facts.keys_url is not None:
-        trust = replace(trust, keys=gateway.published_keys.held(facts))
-    try:
-        return await run(len(delivery.body), provider.verify, delivery, trust, now)
-    except UnknownKey:
-        # The provider may have changed its keys a moment ago; asked again at most once a minute.
-        trust = replace(trust, keys=await gateway.published_keys.fetched(facts))
-    return await run(len(delivery.body), provider.verify, delivery, trust, now)
-
-
-def _read(control_keyring: Keyring, arrival: Arrival, verified: Verified, now: datetime) -> list[NewEvent]:
-    items = arrival.integration.provider.items(arrival.delivery, verified)
-    if not items:
-        raise Malformed("the delivery says nothing")
-    return _events(control_keyring, arrival, verified, items, now)
-
-
 def _events(
     control_keyring: Keyring, arrival: Arrival, verified: Verified, items: Sequence[Item], now: datetime
 ) -> list[NewEvent]:
     integration, endpoint, region, delivery = arrival.integration, arrival.endpoint, arrival.region, arrival.delivery
     provider = integration.provider
-    prefix = f"posthouse.delivery.{provider.facts.name}."
     body_digest = hashlib.sha256(delivery.body).hexdigest()
-    headers = {k: v for k, v in delivery.headers.items() if k in provider.kept_headers}
+    kept = provider.kept_headers
     verification: dict[str, object] = {"scheme": verified.scheme, "secret": verified.secret}
     if verified.signed_at is not None:
         verification["signed_at"] = verified.signed_at
@@ -173,7 +183,7 @@ def _events(
         request["endpoint"] = ids.show(ids.ENDPOINT, endpoint.id)
     about: dict[str, object] = {
         "received_at": now,
-        "headers": headers,
+        "headers": {k: v for k, v in delivery.headers.items() if k in kept},
         "verification": verification,
         "request": request,
     }
@@ -199,15 +209,15 @@ def _events(
                 id=event_id,
                 key=key,
                 window_s=OWN_KEY_WINDOW_S if item.dedupe is None else provider.facts.dedupe_window_s,
-                type=prefix + item.event,
-                time=_storable(item.occurred_at, now),
+                type=f"posthouse.delivery.{provider.facts.name}.{item.event}",
+                time=now if item.occurred_at is None else _storable(item.occurred_at, now),
                 integration=integration.id,
                 connection=None if endpoint is None else endpoint.connection_id,
                 accounts=tuple([_hashed(control_keyring, integration.id, account) for account in item.accounts]),
                 drop_unmatched=integration.unattributed == "drop",
                 signal=item.signal,
                 content_type=item.content_type,
-                delivery=orjson.dumps(about, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC),
+                delivery=orjson.dumps(about, option=_JSON),
                 data=data,
             )
         )
@@ -215,11 +225,12 @@ def _events(
     return events
 
 
+_JSON = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _storable(occurred_at: datetime | None, now: datetime) -> datetime:
+def _storable(occurred_at: datetime, now: datetime) -> datetime:
     """The provider's time where it makes sense; a time before 1970 or a day ahead of us says nothing."""
-    if occurred_at is None or not _EARLIEST <= occurred_at <= now + timedelta(days=1):
+    if not _EARLIEST <= occurred_at <= now + timedelta(days=1):
         return now
     return occurred_at

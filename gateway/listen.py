@@ -11,8 +11,10 @@ from typing import Any
 
 import uvicorn
 
+from gateway.direct import Direct
+from gateway.door import Door
 from gateway.errors import SetupError
-from gateway.protocol import Protocol
+from gateway.protocol import Debt, Protocol
 
 BACKLOG = 4096
 KEEP_ALIVE_S = (
@@ -61,10 +63,9 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, *, head_s: float = HEAD_S, body_s: float = BODY_S) -> None:
         super().__init__(config)
-        self._patience_s = {"head": head_s, "body": body_s}
-        self._since: dict[
-            Any, tuple[str, Any, float]
-        ] = {}  # by connection: what of which request is awaited, since when
+        self._patience_s = {"head": head_s, "body": body_s, "request": KEEP_ALIVE_S}
+        # By connection: what is awaited, after which request, since when.
+        self._since: dict[Any, tuple[Debt, Any, float]] = {}
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -75,14 +76,27 @@ class Server(uvicorn.Server):
             self._cut_the_slow(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
+    def unfinished(self) -> int:
+        """How many requests are accepted and not answered."""
+        return sum(_busy(connection) for connection in self.server_state.connections)
+
+    def cut(self) -> None:
+        """Wait for nobody any more."""
+        self.should_exit = self.force_exit = True
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
+
     def _cut_the_slow(self, now: float) -> None:
         since = {}
+        connection: Any
         for connection in list(self.server_state.connections):
-            part = _awaited(connection)
+            part = connection.owes()
             if part is None:
                 continue
             known = self._since.get(connection)
-            request = getattr(connection, "cycle", None)
+            request = connection.cycle
             if known is None or known[0] != part or known[1] is not request:
                 since[connection] = (part, request, now)
             elif now - known[2] < self._patience_s[part]:
@@ -92,18 +106,23 @@ class Server(uvicorn.Server):
         self._since = since
 
 
-def _awaited(connection: Any) -> str | None:
-    """What a connection of uvicorn's owes us: a request's "head", its "body", or nothing."""
-    request = connection.cycle
-    if request is not None and not request.response_complete:
-        return "body" if request.more_body else None
-    return "head" if connection.timeout_keep_alive_task is None else None  # idle ones are uvicorn's to close
+def _busy(connection: Any) -> bool:
+    return connection.cycle is not None and not connection.cycle.response_complete
 
 
 def server(app: Callable[..., Any], *, head_s: float = HEAD_S, body_s: float = BODY_S) -> Server:
-    """A server of `app`. Nothing is taken from proxy headers, and our own routes write the log."""
+    """A server of an ASGI `app`. Nothing is taken from proxy headers, and our own routes write the log."""
+    return _server(app, Protocol, head_s, body_s)
+
+
+def direct(door: Door, *, head_s: float = HEAD_S, body_s: float = BODY_S) -> Server:
+    """A server of a `door`, without ASGI between it and the connection."""
+    return _server(door, Direct, head_s, body_s)
+
+
+def _server(app: Callable[..., Any], http: type[Protocol], head_s: float, body_s: float) -> Server:
     config = uvicorn.Config(
-        app, http=Protocol, ws="none", lifespan="off", interface="asgi3",
+        app, http=http, ws="none", lifespan="off", interface="asgi3",
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip

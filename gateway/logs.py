@@ -22,8 +22,6 @@ from gateway import redaction
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Written by us with route templates instead (web/routing.py): paths and queries hold ids, codes and tokens.
 SILENCED = ("uvicorn.access", "aiohttp.access")
-# A line for each request that is none: a stranger could fill the disk. Counted instead: posthouse_malformed_http_total.
-UNSAID = {"uvicorn.error": "Invalid HTTP request received."}
 
 
 def configure(log_format: str = "json", log_level: str = "info", stream: BinaryIO | None = None) -> None:
@@ -61,8 +59,6 @@ class Foreign(logging.Handler):
     """Takes what libraries log through the standard library to the same place, with less trust."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if UNSAID.get(record.name) == record.msg:
-            return
         log: FilteringBoundLogger = structlog.get_logger()
         fields: dict[str, Any] = {"logger": record.name}
         if record.exc_info and record.exc_info[1] is not None:

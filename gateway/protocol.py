@@ -10,12 +10,14 @@ seen them.
 `Connection: Upgrade` and `Upgrade: h2c` are an offer that a server may ignore (RFC 9110 section 7.8); Java's HTTP
 client makes it on every plain connection. httptools takes such a request to end with its headers, and what follows
 for the other protocol: the body would be lost, or read as the next request. Here parsing goes on with the body.
+
+The private listener's ASGI application stands on this as it is; `direct.py` puts the public one's door on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -24,6 +26,7 @@ from gateway import metrics
 
 MOST_SILENT_BYTES = 64 * 1024  # of a head, of a trailer, between two pieces of a body; what one read brings may be over
 WHOLE = "posthouse.whole"
+Debt = Literal["head", "body", "request"]
 TOO_LONG = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: 16\r\nconnection: close\r\n\r\ntoo_many_headers"
@@ -38,16 +41,27 @@ class Protocol(HttpToolsProtocol):
         self._silent = 0  # bytes since a request began or a piece of its body came
         self.parser = _Parser(self)  # type: ignore[assignment]  # as much of httptools' parser as uvicorn uses
 
+    def owes(self) -> Debt | None:
+        """What the other side must send before long: the rest of a "head", of a "body", or nothing."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return "body" if self.cycle.more_body else None
+        return "head" if self.timeout_keep_alive_task is None else None  # idle ones are uvicorn's to close
+
     def data_received(self, data: bytes) -> None:
         self._silent += len(data)
-        super().data_received(data)
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         if self._silent > MOST_SILENT_BYTES and not self.transport.is_closing():
             if self.cycle is None or self.cycle.response_complete:  # else it would stand inside another's answer
                 self.transport.write(TOO_LONG)
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        metrics.MALFORMED_HTTP.inc()  # uvicorn's line about it is silenced: `logs.UNSAID`
+        metrics.MALFORMED_HTTP.inc()  # and no line in the log: a stranger could fill the disk
         super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
@@ -59,9 +73,21 @@ class Protocol(HttpToolsProtocol):
         self.headers = []  # the request has the list that there was; what still comes is a trailer's
         self.scope["extensions"] = {WHOLE: _Whole(self.cycle)}  # type: ignore[dict-item]  # ours is no dict
 
+    def head(self) -> list[tuple[bytes, bytes]]:
+        """The headers of the request that is being received."""
+        return list(self.scope["headers"])
+
     def on_body(self, body: bytes) -> None:
         self._silent = 0
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self.parser.offers():  # type: ignore[attr-defined]  # else its body may be still to come
+            self.on_request_complete()
+
+    def on_request_complete(self) -> None:
+        """The request is whole."""
+        super().on_message_complete()
 
 
 class _Whole:
@@ -104,7 +130,7 @@ class _Whole:
 class _Parser:
     """httptools' parser, and another one from the body of a request that came with an offer."""
 
-    def __init__(self, protocol: HttpToolsProtocol) -> None:
+    def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._use(httptools.HttpRequestParser(protocol))
 
@@ -123,13 +149,13 @@ class _Parser:
         parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self._feed = parser.feed_data
         self.get_method, self.get_http_version = parser.get_method, parser.get_http_version
-        self.should_keep_alive = parser.should_keep_alive
+        self.should_keep_alive, self.offers = parser.should_keep_alive, parser.should_upgrade
 
     def _pass_over(self) -> None:
-        framing = [(k, v) for k, v in self._protocol.scope["headers"] if k in (b"content-length", b"transfer-encoding")]
-        if framing:
-            # The parser has said already that the request is complete; the application has not run since.
-            self._protocol.cycle.more_body = True
+        framing = [(k, v) for k, v in self._protocol.head() if k in (b"content-length", b"transfer-encoding")]
+        if not framing:
+            self._protocol.on_request_complete()
+        else:
             self._use(httptools.HttpRequestParser(_AfterHead(self._protocol)))
             self._feed(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % header for header in framing) + b"\r\n")
 
@@ -137,7 +163,7 @@ class _Parser:
 class _AfterHead:
     """A protocol that knows the head of the first request already."""
 
-    def __init__(self, protocol: HttpToolsProtocol) -> None:
+    def __init__(self, protocol: Protocol) -> None:
         self._protocol, self._known = protocol, True
         self.on_body, self.on_message_complete = protocol.on_body, protocol.on_message_complete
 

@@ -25,16 +25,19 @@ import structlog
 from gateway import listen, logs, migrate, reach
 from gateway.connect import sweep
 from gateway.database import AWAY
+from gateway.door import Door, Exchange
 from gateway.errors import SetupError, Unavailable
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.vault import keyring
+from providers.contract import Answer
 
 Only = Literal["web", "worker"]
 
 OUT_S = 25.0
 CLOSE_S = 3.0  # of it, for disconnecting
 RETRY_S = 1.0  # between looks at a database that is away
+STARTING = b'{"ready":false,"state":"starting"}'
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +63,7 @@ class Process:
         self._prepare, self._on_ready = prepare, on_ready
         self.gateway: Gateway | None = None
         self._stop, self._now = asyncio.Event(), asyncio.Event()
-        self._doors: list[Door] = []
+        self._doors: list[Face] = []
         self._servers: list[listen.Server] = []
         self._sockets: list[socket.socket] = []
         self.public = None if only == "worker" else self._listen("public", settings.public_listen, reuse_port)
@@ -71,10 +74,10 @@ class Process:
 
     def _listen(self, face: Literal["public", "private"], address: str, reuse_port: bool) -> str:
         bound = listen.bind(address, f"POSTHOUSE_{face.upper()}_LISTEN", reuse_port=reuse_port)
-        door = Door(face)
+        door = Face(face)
         self._doors.append(door)
         self._sockets.append(bound)
-        self._servers.append(listen.server(door))
+        self._servers.append(listen.direct(door.public) if face == "public" else listen.server(door.private))
         return listen.url_of(bound)
 
     def stop(self) -> None:
@@ -159,7 +162,7 @@ class Process:
             server.should_exit = True
         left = OUT_S - CLOSE_S - 1 - (loop.time() - began)
         await self._hurriedly(asyncio.wait(serving, timeout=min(self.settings.drain_timeout_s, left)))
-        if unfinished := sum(len(server.server_state.tasks) for server in self._servers):
+        if unfinished := sum(server.unfinished() for server in self._servers):
             log.warning("serve.cut", requests=unfinished)
 
     async def _hurriedly(self, waiting: Any) -> None:
@@ -171,9 +174,7 @@ class Process:
 
     async def _end(self, serving: list[asyncio.Task[None]]) -> None:
         for server in self._servers:
-            server.should_exit = server.force_exit = True
-            for request in list(server.server_state.tasks):
-                request.cancel()
+            server.cut()
         await asyncio.wait(serving, timeout=1)
         for task in serving:
             task.cancel()
@@ -186,26 +187,38 @@ class Process:
         log.info("serve.ended")
 
 
-class Door:
-    """The ASGI application of a listener: says that the process is starting until the gateway is there."""
+class Face:
+    """What a listener's requests come to: says that the process is starting until the gateway is there."""
 
     def __init__(self, face: Literal["public", "private"]) -> None:
         self._face = face
         self._app: ASGI | None = None
+        self._door: Door | None = None
 
     def open(self, gateway: Gateway) -> None:
         """From now on the gateway answers."""
         from gateway.web.app import private_app
-        from gateway.web.hooks import public_app
+        from gateway.web.hooks import public_door
 
-        self._app = public_app(gateway) if self._face == "public" else private_app(gateway)
+        if self._face == "public":
+            self._door = public_door(gateway)
+        else:
+            self._app = private_app(gateway)
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+    async def public(self, exchange: Exchange) -> Answer | None:
+        """As a door of the public listener."""
+        if self._door is not None:
+            return await self._door(exchange)
+        exchange.keep_alive = False
+        return Answer(503, STARTING, "application/json", (("retry-after", "2"),))
+
+    async def private(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """As the private listener's ASGI application."""
         if self._app is not None:
             await self._app(scope, receive, send)
             return
-        alive = self._face == "private" and scope["path"] == "/healthz"
-        body = b'{"status":"alive"}' if alive else b'{"ready":false,"state":"starting"}'
+        alive = scope["path"] == "/healthz"
+        body = b'{"status":"alive"}' if alive else STARTING
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if not alive:
             headers += [(b"retry-after", b"2"), (b"connection", b"close")]

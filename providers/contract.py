@@ -27,7 +27,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 
-@dataclass(frozen=True, slots=True)
+# What is made anew for each delivery is not frozen: that trebles the cost of making one. Nobody changes it all the same.
+@dataclass(slots=True)
 class Delivery:
     """One inbound HTTP request, as received."""
 
@@ -51,7 +52,7 @@ class Trust:
     keys: Mapping[str, Any] = field(default_factory=dict, repr=False)  # by kid, as published at FACTS.keys_url
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verified:
     """How a delivery was verified. Stored with each event; holds nothing secret."""
 
@@ -62,7 +63,7 @@ class Verified:
     accounts: tuple[str, ...] = ()  # account keys that only the integration's settings tell how to find, for items()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Item:
     """One thing that a delivery says; it becomes one event.
 

@@ -139,7 +139,8 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
         raise Malformed("x-github-event is missing")
     content_type = "application/json"
     body = delivery.body
-    if media_type(delivery.headers.get("content-type")) == FORM:
+    sent_as = delivery.headers.get("content-type")
+    if sent_as != content_type and media_type(sent_as) == FORM:
         content_type = FORM
         body = form(delivery.body).get("payload", "").encode("utf-8", "surrogatepass")
     sent = document(body)
@@ -335,8 +336,8 @@ def _dedupe(delivery: Delivery) -> str | None:
     `guid` at https://docs.github.com/en/rest/repos/webhooks#list-deliveries-for-a-repository-webhook: "shared with
     all deliveries for all webhooks that subscribe to this event". A redelivery repeats both.
     """
-    name = identifier(delivery.headers.get("x-github-delivery"))
-    return f"{name}/{identifier(delivery.headers.get('x-github-hook-id')) or ''}" if name else None
+    name, hook = delivery.headers.get("x-github-delivery"), delivery.headers.get("x-github-hook-id")
+    return f"{name}/{(hook and identifier(hook)) or ''}" if name and identifier(name) else None
 
 
 def _accounts(kind: str, sent: dict[str, Any]) -> tuple[str, ...]:
@@ -347,11 +348,17 @@ def _accounts(kind: str, sent: dict[str, Any]) -> tuple[str, ...]:
     """
     if kind == "github_app_authorization":
         return account("user", at(sent, "sender", "id"))
-    installation, organization, repository = (sent.get(key) for key in ("installation", "organization", "repository"))
-    owner = at(installation, "account", "id") or at(organization, "id") or at(repository, "owner", "id")
-    return (
-        *account("installation", at(installation, "id")),
-        *account("org", at(organization, "id")),
-        *account("account", owner),
-        *account("repo", at(repository, "id")),
-    )
+    installation, organization, repository = sent.get("installation"), sent.get("organization"), sent.get("repository")
+    found: tuple[str, ...] = ()
+    owner = None
+    if installation:
+        found = account("installation", at(installation, "id"))
+        owner = at(installation, "account", "id")
+    if organization:
+        found += account("org", at(organization, "id"))
+        owner = owner or at(organization, "id")
+    if repository:
+        owner = owner or at(repository, "owner", "id")
+    if owner:
+        found += account("account", owner)
+    return found + account("repo", at(repository, "id")) if repository else found

@@ -59,7 +59,9 @@ def media_type(headers_value: str | None) -> str:
 def at(value: Any, *path: str | int) -> Any:
     """What is at `path` inside a parsed document; None where the path leads nowhere."""
     for step in path:
-        if isinstance(value, dict):
+        if type(value) is dict and type(step) is str:  # nearly always
+            value = value.get(step)
+        elif isinstance(value, dict):
             value = value.get(step) if isinstance(step, str) else None
         elif isinstance(value, list) and isinstance(step, int) and -len(value) <= step < len(value):
             value = value[step]

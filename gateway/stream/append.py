@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from gateway.database import Db
 
-# In arrays: one row an event would cost more to read than the rest of the answer.
+# What came back stands in arrays: one row an event would cost more to read than the rest of the answer.
 APPEND = """
-SELECT array_agg(event_id) AS ids, array_agg(event_seq) AS seqs, array_agg(matched) AS matched,
-       extract(epoch FROM max(waited))::float8 AS waited_s
-  FROM gateway.append($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::timestamptz[], $6::uuid[], $7::uuid[],
-                      $8::bool[], $9::bool[], $10::text[], $11::text[], $12::bytea[], $13::text[])"""
+SELECT ids, seqs, matched, dropped, waited_s
+  FROM gateway.append($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::text[], $6::text[], $7::bytea[],
+                      $8::text[], $9::int[], $10::uuid[], $11::uuid[], $12::bool[], $13::bool[], $14::text[])"""
 
 
 @dataclass(slots=True)  # not frozen: that would treble the cost of making one, and the hot path makes many
@@ -55,34 +55,36 @@ async def append(db: Db, events: Sequence[NewEvent]) -> list[Kept]:
     Raises: asyncpg errors of classes 22, 23, 54 where a value cannot be stored (NUL in text, say).
     """
     distinct = {event.key: event for event in reversed(events)}  # a key counts once within a batch as well: its first
-    row = await db.fetchrow(APPEND, *_columns(events if len(distinct) == len(events) else _in_order(events, distinct)))
-    if row is None or row["ids"] is None:
+    sent = events if len(distinct) == len(events) else [event for event in events if distinct[event.key] is event]
+    row = await db.fetchrow(APPEND, *_columns(sent))
+    if row is None or row["waited_s"] is None:
         return [DUPLICATE] * len(events)
-    waited_s = row["waited_s"]
-    fresh = {
-        event: Kept(seq, False, matched, waited_s)
-        for event, seq, matched in zip(row["ids"], row["seqs"], row["matched"], strict=True)
-    }
+    seqs, matched, waited_s = row["seqs"] or (), row["matched"] or (), row["waited_s"]
+    kept = [Kept(seq, False, match, waited_s) for seq, match in zip(seqs, matched, strict=True)]
+    if len(kept) == len(events):
+        return kept
+    fresh = dict(zip((event.id for event in sent) if row["ids"] is None else row["ids"], kept, strict=False))
+    fresh |= {id: Kept(None, False, False, waited_s) for id in row["dropped"] or ()}
     return [fresh.get(event.id, DUPLICATE) for event in events]
 
 
-def _in_order(events: Sequence[NewEvent], distinct: Mapping[UUID, NewEvent]) -> list[NewEvent]:
-    return [event for event in events if distinct[event.key] is event]
-
-
-def _columns(events: Sequence[NewEvent]) -> tuple[list[object], ...]:
+def _columns(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
+    """The arguments of `gateway.append`. What many events have in common (their kind) is sent once."""
+    known: dict[tuple[Any, ...], int] = {}
+    kinds = [
+        known.setdefault(
+            (e.type, e.window_s, e.integration, e.connection, e.drop_unmatched, e.signal, e.content_type),
+            len(known) + 1,
+        )
+        for e in events
+    ]
     return (
         [e.id for e in events],
         [e.key for e in events],
-        [e.window_s for e in events],
-        [e.type for e in events],
+        kinds,
         [e.time for e in events],
-        [e.integration for e in events],
-        [e.connection for e in events],
-        [e.drop_unmatched for e in events],
-        [e.signal for e in events],
-        [e.content_type for e in events],
+        ["{" + ",".join([a.hex for a in e.accounts]) + "}" for e in events],
         [None if e.delivery is None else e.delivery.decode() for e in events],
         [e.data for e in events],
-        ["{" + ",".join([a.hex for a in e.accounts]) + "}" for e in events],
+        *([*column] for column in zip(*known, strict=True)),
     )

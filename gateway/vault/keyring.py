@@ -47,12 +47,13 @@ class _Sealing(NamedTuple):
 class Keyring:
     """Keys of one place (control, or a region). Made by `load`, `parse` or `generate`."""
 
-    __slots__ = ("_hashing", "_sealing", "when_unknown")
+    __slots__ = ("_hashing", "_keyed", "_sealing", "when_unknown")
 
     def __init__(self, current: int, keys: Mapping[int, bytes], hashing: bytes) -> None:
         self._sealing = _Sealing(current, dict(keys), {version: AESGCM(key) for version, key in keys.items()})
         self._hashing = hashing
         self.when_unknown: Callable[[], None] | None = None  # may `take` newer keys before a blob is given up
+        self._keyed: dict[str, blake2b] = {}  # by purpose, to be copied: setting one up costs more than using it
 
     def __repr__(self) -> str:
         return "Keyring(…)"
@@ -102,7 +103,12 @@ class Keyring:
 
         Keyed BLAKE2b, because the hot path makes several and OpenSSL's HMAC costs five times as much to set up.
         """
-        return ids.of(blake2b(data, digest_size=16, key=self._hashing, person=purpose.encode()).digest())
+        keyed = self._keyed.get(purpose)
+        if keyed is None:
+            keyed = self._keyed[purpose] = blake2b(digest_size=16, key=self._hashing, person=purpose.encode())
+        mac = keyed.copy()
+        mac.update(data)
+        return ids.of(mac.digest())
 
     def proofs(self, place: str) -> dict[int, bytes]:
         """By version (0 is the hashing key): a MAC of a constant, which tells keyrings apart and nothing else."""

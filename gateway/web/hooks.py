@@ -1,22 +1,23 @@
-"""The public door: `/hooks/{integration}` and `/hooks/{integration}/{endpoint}`. Plain ASGI, because it is hot.
+"""The public door: `/hooks/{integration}` and `/hooks/{integration}/{endpoint}`, on bare connections, because it is hot.
 
-Routing and request objects of a framework cost 40 % of this route's rate; it needs none of them. The door reads the
-bytes within its limits, finds the integration, and hands over to `inbound.take`. What comes back is an answer, a
+Routing and request objects of a framework cost 40 % of this route's rate; it needs none of them (`direct.py` says what
+there is instead). The door reads the bytes within its limits, finds the integration, and hands over to `inbound.take`. What comes back is an answer, a
 refusal (counted and noted, never with the body), or trouble of ours (503 with Retry-After, so that the provider
 sends it again).
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any
 
 import structlog
 
 from gateway import ids, metrics
 from gateway.catalog import Integration
+from gateway.door import ClientGone, Door, Exchange
 from gateway.endpoints.store import HookEndpoint
 from gateway.errors import Overloaded, Problem, TooLarge, Unavailable
 from gateway.inbound import Arrival, count_refused, run, take
@@ -25,20 +26,11 @@ from gateway.web.connect_pages import Pages
 from providers.contract import Answer, Delivery
 from providers.errors import DuplicateHeader, Refused
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 METHODS = frozenset({"POST", "GET", "HEAD", "OPTIONS"})
 
 log = structlog.get_logger(__name__)
-
-
-class ClientGone(Exception):
-    """The provider hung up before its body was whole. There is nobody to answer."""
 
 
 class Budget:
@@ -58,14 +50,15 @@ class Budget:
 
     def take(self, size: int) -> None:
         """Raises: Overloaded."""
-        self.expect(size)
+        if self._held + size > self._limit:
+            self.expect(size)
         self._held += size
 
     def give(self, size: int) -> None:
         self._held -= size
 
 
-class Door(Refused):
+class Unfit(Refused):
     """Refused before anything could be verified: the request itself is not one that is taken here."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -78,51 +71,53 @@ class Unknown(Exception):
 
 
 class Hooks:
-    """The ASGI application of `/hooks`."""
+    """The door to `/hooks`."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._budget = Budget(gateway.settings.max_inflight_bytes)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
+    async def __call__(self, exchange: Exchange) -> Answer | None:
+        """The answer to one request; None where nobody waits for it any more."""
+        if not exchange.raw_path.startswith(b"/hooks/"):
+            return Answer(404, b"not_found")
         gateway = self._gateway
         started = gateway.clock.monotonic()
         held = [0]
         try:
-            answer = await self._answer(scope, receive, held)
+            answer = await self._answer(exchange, held)
         except ClientGone:
-            return
+            return None
         except Unknown as unknown:
             metrics.UNKNOWN_INTEGRATION.inc()
-            answer = Answer(404, str(unknown).encode())  # never 410: several providers would delete the subscription
+            return Answer(404, str(unknown).encode())  # never 410: several providers would delete the subscription
         except Problem as problem:
             retry = () if problem.retry_after_s is None else (("retry-after", str(problem.retry_after_s)),)
-            answer = Answer(problem.status, problem.code.encode(), headers=retry)
+            return Answer(problem.status, problem.code.encode(), headers=retry)
         except Exception as error:  # ours, and the provider may send it again; the type is logged, never the text
             log.error("hooks.failed", error=type(error).__name__, exc_info=True)
-            answer = Answer(503, b"unavailable", headers=(("retry-after", "2"),))
+            return Answer(503, b"unavailable", headers=(("retry-after", "2"),))
         finally:
             self._budget.give(held[0])
-        await _send(send, answer, head=scope["method"] == "HEAD")
         if answer.status < 300:
             metrics.ACK_SECONDS.observe(gateway.clock.monotonic() - started)
+        return answer
 
-    async def _answer(self, scope: Scope, receive: Receive, held: list[int]) -> Answer:
-        raw_path: bytes = scope["raw_path"]
-        integration, endpoint = await self._find(raw_path)
-        method = scope["method"]
+    async def _answer(self, exchange: Exchange, held: list[int]) -> Answer:
+        integration, endpoint_id = self._find(exchange.raw_path)
+        endpoint = None if endpoint_id is None else await self._endpoint(integration, endpoint_id)
+        method = exchange.method
         try:
             if method not in METHODS:
-                raise Door(405, "method_not_allowed")
-            headers = _headers(scope["headers"], integration.provider.guarded_headers)
-            body = await self._read(headers, receive, held)
+                raise Unfit(405, "method_not_allowed")
+            headers = _headers(exchange.headers, integration.provider.guarded_headers)
+            body = await self._read(headers, exchange, held)
         except Refused as refused:
-            return await self._refuse(integration, endpoint, refused, scope["headers"], b"")
+            return await self._refuse(integration, endpoint, refused, exchange.headers, b"")
         except TooLarge as problem:
             count_refused(integration, problem.code)
             raise
-        path, query = raw_path.decode("latin-1"), scope["query_string"].decode("latin-1")
+        path, query = exchange.raw_path.decode("latin-1"), exchange.query.decode("latin-1")
         url = self._gateway.settings.public_url + path + ("?" + query if query else "")
         delivery = Delivery(method, url, path, query, headers, body)
         region = self._gateway.regions.get(integration.region)
@@ -130,10 +125,10 @@ class Hooks:
         try:
             return await take(self._gateway, Arrival(integration, endpoint, region, delivery), now)
         except Refused as refused:
-            return await self._refuse(integration, endpoint, refused, scope["headers"], body, now)
+            return await self._refuse(integration, endpoint, refused, exchange.headers, body, now)
 
-    async def _find(self, raw_path: bytes) -> tuple[Integration, HookEndpoint | None]:
-        """The integration and endpoint that `/hooks/…` names. Raises: Unknown, Unavailable."""
+    def _find(self, raw_path: bytes) -> tuple[Integration, str | None]:
+        """The integration that `/hooks/…` names, and the endpoint's name. Raises: Unknown, Unavailable."""
         parts = raw_path.split(b"/")
         if not 3 <= len(parts) <= 4 or not raw_path.isascii():
             raise Unknown("unknown_integration")
@@ -144,43 +139,42 @@ class Hooks:
             raise Unavailable("another process serves this integration's region")  # known: never a 404
         if integration.trouble is not None:
             raise Unavailable("this integration's set-up is broken", retry_after_s=60)  # kept by the provider meanwhile
-        if len(parts) == 3:
-            return integration, None
-        endpoint_id = ids.parse(ids.ENDPOINT, parts[3].decode("ascii"))
+        return integration, None if len(parts) == 3 else parts[3].decode("ascii")
+
+    async def _endpoint(self, integration: Integration, name: str) -> HookEndpoint:
+        """The hook endpoint of that name.    Raises: Unknown, Unavailable."""
+        endpoint_id = ids.parse(ids.ENDPOINT, name)
         endpoint = None
         if endpoint_id is not None:
             endpoint = await self._gateway.endpoints.get(self._gateway.regions.get(integration.region), endpoint_id)
         if endpoint is None or endpoint.integration_id != integration.id or endpoint.state == "retired":
             raise Unknown("unknown_endpoint")
-        return integration, endpoint
+        return endpoint
 
-    async def _read(self, headers: dict[str, str], receive: Receive, held: list[int]) -> bytes:
+    async def _read(self, headers: dict[str, str], exchange: Exchange, held: list[int]) -> bytes:
         """The body, within the limits of one delivery and of this process's memory."""
         limit = self._gateway.settings.max_body_bytes
         if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-            raise Door(415, "content_encoding")
+            raise Unfit(415, "content_encoding")
         announced = headers.get("content-length")
         if announced is not None:
             if not announced.isascii() or not announced.isdigit():
-                raise Door(400, "content_length")
+                raise Unfit(400, "content_length")
             if int(announced) > limit:
                 raise TooLarge()
             self._budget.expect(int(announced))
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientGone
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
+        if (whole := exchange.whole()) is not None and len(whole) <= limit:
+            self._budget.take(len(whole))
+            held[0] = len(whole)
+            return whole
+        pieces: list[bytes] = []
+        while piece := await exchange.piece():
+            if held[0] + len(piece) > limit:
                 raise TooLarge()
-            self._budget.take(len(chunk))
-            held[0] = size
-            if not message.get("more_body", False):
-                return chunk if not chunks else b"".join((*chunks, chunk))
-            chunks.append(chunk)
+            self._budget.take(len(piece))
+            held[0] += len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _refuse(
         self,
@@ -220,30 +214,20 @@ def _headers(raw: Collection[tuple[bytes, bytes]], guarded: frozenset[str]) -> d
             elif name in guarded:
                 raise DuplicateHeader
             seen.add(name)
-    if len(raw) > MAX_HEADERS or sum(map(len, headers)) + sum(map(len, headers.values())) > MAX_HEADER_BYTES:
-        raise Door(431, "too_many_headers")
+    if len(raw) > MAX_HEADERS or len("".join(headers)) + len("".join(headers.values())) > MAX_HEADER_BYTES:
+        raise Unfit(431, "too_many_headers")
     return headers
 
 
-async def _send(send: Send, answer: Answer, *, head: bool) -> None:
-    headers = [(b"content-length", str(len(answer.body)).encode())]
-    if answer.body:
-        headers.append((b"content-type", answer.content_type.encode("latin-1")))
-    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else answer.body})
-
-
-def public_app(gateway: Gateway) -> App:
-    """Everything on the public listener. `/hooks` is answered bare; the pages of connecting accounts are the rest."""
+def public_door(gateway: Gateway) -> Door:
+    """Everything on the public listener: `/hooks`, and the pages of connecting accounts."""
     hooks, pages = Hooks(gateway), Pages(gateway)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if scope["raw_path"].startswith(b"/hooks/"):
-                await hooks(scope, receive, send)
-            else:
-                answer = await pages.answer(scope["method"], scope["raw_path"], scope["query_string"], scope["headers"])
-                await _send(send, answer, head=scope["method"] == "HEAD")
+    async def door(exchange: Exchange) -> Answer | None:
+        if exchange.raw_path.startswith(b"/hooks/"):
+            return await hooks(exchange)
+        # A task of its own: the pages ask the database and providers, with time limits, which need one.
+        asked = pages.answer(exchange.method, exchange.raw_path, exchange.query, exchange.headers)
+        return await asyncio.ensure_future(asked)
 
-    return app
+    return door

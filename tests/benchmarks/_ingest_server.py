@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import uvicorn
 import uvloop
 
 from gateway import listen, metrics
@@ -21,7 +20,7 @@ from gateway.serve import settle
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.stream.append import Kept, NewEvent, append
-from gateway.web.hooks import public_app
+from gateway.web.hooks import public_door
 
 HELD = 16
 
@@ -34,6 +33,13 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
         pass
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
+
+
+class Patient(listen.Server):
+    """For uvicorn's own protocol class, which cannot be asked what it waits for."""
+
+    def _cut_the_slow(self, now: float) -> None:
+        pass
 
 
 class Single:
@@ -58,19 +64,20 @@ class Single:
 async def main(mode: str) -> None:
     """Serve until SIGTERM; print the URL once ready."""
     settings = Settings()
-    app: Any = bare
     gateway = None
     if mode != "bare":
         gateway = await Gateway.open(settings)
-        app = public_app(gateway)
         if mode == "single":
             single = Single(gateway)
             await single.start()
             gateway.regions.home.appender.keep = single.keep  # type: ignore[method-assign]  # the point of the comparison
     settle()  # as `posthouse serve` does; the bare server gains by it too
     bound = listen.bind("127.0.0.1:0", "bench")
-    server: uvicorn.Server = listen.server(app)
-    if mode == "bare":  # the same flags, and uvicorn's own protocol class
+    server: listen.Server
+    if gateway is not None:
+        server = listen.direct(public_door(gateway))
+    else:  # the same flags, and uvicorn's own protocol class
+        server = Patient(listen.server(bare).config)
         server.config.http = "httptools"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: setattr(server, "should_exit", True))
     serving = asyncio.create_task(server.serve([bound]))

@@ -17,7 +17,7 @@ from gateway.client.http import Pace
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.web.app import private_app
-from gateway.web.hooks import public_app
+from gateway.web.hooks import public_door
 from tests.stream.making import connect, event, keep
 from tests.wire import Wire, wire
 
@@ -55,7 +55,7 @@ class Town:
         bound = [listen.bind(self._address, "private"), listen.bind("127.0.0.1:0", "public")]
         self.hooks = listen.url_of(bound[1]) + "/hooks"
         gateway = await Gateway.open(self._settings)
-        servers = [listen.server(private_app(gateway)), listen.server(public_app(gateway))]
+        servers = [listen.server(private_app(gateway)), listen.direct(public_door(gateway))]
         serving = [asyncio.create_task(s.serve([b])) for s, b in zip(servers, bound, strict=True)]
         self._running = (gateway, servers, serving)
 

@@ -17,7 +17,7 @@ from gateway.connections.grants import Grant, of
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.vault.tokens import Place
-from gateway.web.hooks import public_app
+from gateway.web.hooks import public_door
 from tests.connect.browser import Browser, query_of
 from tests.fakes.provider import FakeProvider, fake_provider
 from tests.web.conftest import Api, served
@@ -138,7 +138,7 @@ async def opening(settings: Settings, clock: Clock) -> AsyncIterator[Town]:
     gateway = await Gateway.open(
         settings.model_copy(update={"public_url": url, "outbound_allow": ["127.0.0.0/8"]}), clock
     )
-    server = listen.server(public_app(gateway))
+    server = listen.direct(public_door(gateway))
     serving = asyncio.create_task(server.serve([bound]))
     redirects = [f"{url}/oauth/callback/{name}" for name in ("sandbox", "other")]
     try:

@@ -17,7 +17,7 @@ from gateway.endpoints import store as endpoints
 from gateway.integrations import store
 from gateway.integrations.wanted import Wanted, checked, signing_purpose
 from gateway.service import Gateway
-from gateway.web.hooks import public_app
+from gateway.web.hooks import public_door
 from providers.registry import all_providers
 from tests.flows import raw
 from tests.flows.raw import Answer
@@ -139,7 +139,7 @@ async def declare(house: House, name: str, *, state: endpoints.State = "live", c
 async def opened(gateway: Gateway) -> AsyncIterator[House]:
     """The public listener of `gateway` on a free port."""
     bound = listen.bind("127.0.0.1:0", "public")
-    server = listen.server(public_app(gateway))
+    server = listen.direct(public_door(gateway))
     serving = asyncio.create_task(server.serve([bound]))
     try:
         yield House(gateway, listen.url_of(bound))

@@ -102,6 +102,11 @@ class Connection:
         self.send(data)
         return await self.answer(head=head)
 
+    async def until(self, mark: bytes) -> bytes:
+        """What comes next, through `mark`."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._reader.readuntil(mark)
+
     async def ended(self) -> bytes:
         """Wait until the other side hangs up; what it said until then."""
         try:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import structlog
 
 from gateway import listen, logs, metrics
+from gateway.door import ClientGone, Exchange
 from gateway.errors import SetupError
+from providers.contract import Answer
 
 
 async def reads_everything(scope: Any, receive: Any, send: Any) -> None:
@@ -25,11 +28,29 @@ async def reads_everything(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b""})
 
 
+async def reads_all(exchange: Exchange) -> Answer | None:
+    """The same, as a door."""
+    try:
+        while await exchange.piece():
+            pass
+    except ClientGone:
+        return None
+    return Answer(200, headers=(("x-headers", str(len(exchange.headers))),))
+
+
+@pytest.fixture(params=["private", "public"])
+def serves(request: pytest.FixtureRequest) -> Callable[..., listen.Server]:
+    """How each listener's server is made."""
+    if request.param == "public":
+        return partial(listen.direct, reads_all)
+    return partial(listen.server, reads_everything)
+
+
 @pytest.fixture
-async def impatient() -> AsyncIterator[tuple[str, int]]:
+async def impatient(serves: Callable[..., listen.Server]) -> AsyncIterator[tuple[str, int]]:
     """A server that waits half a second for headers and for a body."""
     bound = listen.bind("127.0.0.1:0", "POSTHOUSE_PUBLIC_LISTEN")
-    server = listen.server(reads_everything, head_s=0.5, body_s=0.5)
+    server = serves(head_s=0.5, body_s=0.5)
     host, port = bound.getsockname()
     serving = asyncio.create_task(server.serve([bound]))
     yield host, port
@@ -38,10 +59,10 @@ async def impatient() -> AsyncIterator[tuple[str, int]]:
 
 
 @pytest.fixture
-async def patient() -> AsyncIterator[tuple[str, int]]:
+async def patient(serves: Callable[..., listen.Server]) -> AsyncIterator[tuple[str, int]]:
     """A server with its usual patience."""
     bound = listen.bind("127.0.0.1:0", "POSTHOUSE_PUBLIC_LISTEN")
-    server = listen.server(reads_everything)
+    server = serves()
     host, port = bound.getsockname()
     serving = asyncio.create_task(server.serve([bound]))
     yield host, port

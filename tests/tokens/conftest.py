@@ -14,10 +14,10 @@ from gateway.connections import grants, store
 from gateway.connections.grants import Grant
 from gateway.connections.states import State
 from gateway.service import Gateway
-from tests.connect.conftest import Town, open_town, town
+from tests.connect.conftest import Town, bare_town, town
 from tests.web.conftest import lines
 
-__all__ = ["lines", "open_town", "town"]  # fixtures
+__all__ = ["bare_town", "lines", "town"]  # fixtures
 
 
 @dataclass
