@@ -63,7 +63,7 @@ MARK = """UPDATE gateway.grants g
            WHERE (t.connection_id, t.access_profile) = (g.connection_id, g.access_profile) AND t.has_refresh
              AND g.connection_id = ANY ($1::uuid[]) AND NOT g.restored AND g.state <> 'closed'"""
 MARKED = """SELECT c.id FROM gateway.connections c
-             WHERE c.integration_id = $1 AND c.state <> 'closed'
+             WHERE ($1::uuid IS NULL OR c.integration_id = $1) AND c.state <> 'closed'
                AND EXISTS (SELECT FROM gateway.grants g WHERE g.connection_id = c.id AND g.restored)
              ORDER BY c.id LIMIT $2 FOR UPDATE OF c"""
 RELEASE = """UPDATE gateway.grants SET restored = false,
@@ -124,8 +124,8 @@ async def declare(region: Region, catalog: Catalog, new_id: NewId) -> int:
     return await look(region, catalog, new_id) or 0
 
 
-async def release(region: Region, integration: UUID, new_id: NewId) -> int:
-    """Let grants of one integration be refreshed again; how many."""
+async def release(region: Region, integration: UUID | None, new_id: NewId) -> int:
+    """Let grants of one integration be refreshed again; how many. None: of all, where nothing was lost."""
     released = 0
     while True:
         async with region.database.transaction() as tx:
