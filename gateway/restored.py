@@ -51,7 +51,7 @@ DRAW = "UPDATE gateway.epoch SET epoch = floor(random() * 4294967296)::bigint, i
 
 # Of integrations that are not known to be harmless, those that were removed among them.
 WHICH = """SELECT c.id FROM gateway.connections c
-            WHERE c.state <> 'closed' AND c.integration_id <> ALL ($1::uuid[])
+            WHERE c.id > $3 AND c.state <> 'closed' AND c.integration_id <> ALL ($1::uuid[])
               AND EXISTS (SELECT FROM gateway.grants g JOIN gateway.tokens t USING (connection_id, access_profile)
                            WHERE g.connection_id = c.id AND t.has_refresh AND NOT g.restored AND g.state <> 'closed')
             ORDER BY c.id LIMIT $2 FOR UPDATE OF c"""
@@ -63,7 +63,7 @@ MARK = """UPDATE gateway.grants g
            WHERE (t.connection_id, t.access_profile) = (g.connection_id, g.access_profile) AND t.has_refresh
              AND g.connection_id = ANY ($1::uuid[]) AND NOT g.restored AND g.state <> 'closed'"""
 MARKED = """SELECT c.id FROM gateway.connections c
-             WHERE c.integration_id = $1 AND c.state <> 'closed'
+             WHERE c.id > $3 AND ($1::uuid IS NULL OR c.integration_id = $1) AND c.state <> 'closed'
                AND EXISTS (SELECT FROM gateway.grants g WHERE g.connection_id = c.id AND g.restored)
              ORDER BY c.id LIMIT $2 FOR UPDATE OF c"""
 RELEASE = """UPDATE gateway.grants SET restored = false,
@@ -100,17 +100,18 @@ async def look(region: Region, catalog: Catalog, new_id: NewId) -> int | None:
     if epoch is None:
         await _count(region)
         return None
-    marked = 0
+    marked, after = 0, UUID(int=0)
     harmless = [one.id for one in catalog.integrations() if not _rotates(one)]
     while True:
         async with region.database.transaction() as tx:
-            found = [row["id"] for row in await tx.fetch(WHICH, harmless, CHUNK)]
+            found = [row["id"] for row in await tx.fetch(WHICH, harmless, CHUNK, after)]
             if found:
                 await tx.execute(MARK, found)
                 await connections.settle_all(tx, found, new_id, cause=REASON)
         marked += len(found)
         if len(found) < CHUNK:
             break
+        after = found[-1]
     await region.database.execute(LOOKED, epoch)
     await _count(region)
     if marked:
@@ -124,17 +125,18 @@ async def declare(region: Region, catalog: Catalog, new_id: NewId) -> int:
     return await look(region, catalog, new_id) or 0
 
 
-async def release(region: Region, integration: UUID, new_id: NewId) -> int:
-    """Let grants of one integration be refreshed again; how many."""
-    released = 0
+async def release(region: Region, integration: UUID | None, new_id: NewId) -> int:
+    """Let grants of one integration be refreshed again; how many. None: of all, where nothing was lost."""
+    released, after = 0, UUID(int=0)
     while True:
         async with region.database.transaction() as tx:
-            found = [row["id"] for row in await tx.fetch(MARKED, integration, CHUNK)]
+            found = [row["id"] for row in await tx.fetch(MARKED, integration, CHUNK, after)]
             if found:
                 released += len(await tx.fetch(RELEASE, found))
                 await connections.settle_all(tx, found, new_id, cause="released")
         if len(found) < CHUNK:
             return released
+        after = found[-1]
 
 
 async def probe(

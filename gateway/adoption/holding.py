@@ -16,7 +16,7 @@ from gateway.regions import Region
 
 CHUNK = 500  # connections in one transaction
 WHICH = """SELECT c.id FROM gateway.connections c
-            WHERE c.state <> 'closed' AND ($1::text IS NULL OR c.tenant_id = $1) AND ($2::uuid IS NULL OR c.integration_id = $2)
+            WHERE c.id > $5 AND c.state <> 'closed' AND ($1::text IS NULL OR c.tenant_id = $1) AND ($2::uuid IS NULL OR c.integration_id = $2)
               AND EXISTS (SELECT FROM gateway.grants g WHERE g.connection_id = c.id AND g.held <> $3 AND g.state <> 'closed')
             ORDER BY c.id LIMIT $4 FOR UPDATE OF c"""
 SET = """UPDATE gateway.grants SET held = $2 WHERE connection_id = ANY ($1::uuid[]) AND held <> $2 AND state <> 'closed'
@@ -39,21 +39,23 @@ async def put(
     In transactions of their own, so a call that breaks off is made again and goes on.    Raises: Unavailable.
     """
     connections_moved = grants_moved = 0
+    after = UUID(int=0)
     while True:
         async with region.database.transaction() as tx:
-            moved, grants = await _some(tx, held, tenant, integration, new_id)
-        connections_moved, grants_moved = connections_moved + moved, grants_moved + grants
-        if moved < CHUNK:
+            found, grants = await _some(tx, held, tenant, integration, after, new_id)
+        connections_moved, grants_moved = connections_moved + len(found), grants_moved + grants
+        if len(found) < CHUNK:
             return Counted(connections_moved, grants_moved)
+        after = found[-1]
 
 
 async def _some(
-    tx: Db, held: bool, tenant: str | None, integration: UUID | None, new_id: Callable[[], UUID]
-) -> tuple[int, int]:
-    found = [row["id"] for row in await tx.fetch(WHICH, tenant, integration, held, CHUNK)]
+    tx: Db, held: bool, tenant: str | None, integration: UUID | None, after: UUID, new_id: Callable[[], UUID]
+) -> tuple[list[UUID], int]:
+    found = [row["id"] for row in await tx.fetch(WHICH, tenant, integration, held, CHUNK, after)]
     if not found:
-        return 0, 0
+        return [], 0
     moved = await tx.fetch(SET, found, held)
     name = "held" if held else "activated"
     await connections.settle_all(tx, {row["connection_id"] for row in moved}, new_id, cause=name, say=name)
-    return len(found), len(moved)
+    return found, len(moved)

@@ -22,6 +22,11 @@ provider, --release lets grants be refreshed again. --status shows what is set a
 def restored(
     probe: str = typer.Option("", help="try the unexpired access tokens of this integration, and decide by that"),
     release: str = typer.Option("", help="let grants of this integration be refreshed again"),
+    release_all: bool = typer.Option(
+        False,
+        "--release-all",
+        help="of every integration: after a failover that lost nothing (synchronous replication)",
+    ),
     status: bool = typer.Option(False, "--status", help="only show what is set aside"),
 ) -> None:
     async def run() -> None:
@@ -30,8 +35,8 @@ def restored(
         from gateway.cli.opened import at_hand
         from gateway.errors import SetupError
 
-        if sum(map(bool, (probe, release, status))) > 1:
-            raise SetupError("one thing at a time: --probe, --release or --status")
+        if sum(map(bool, (probe, release, release_all, status))) > 1:
+            raise SetupError("one thing at a time: --probe, --release, --release-all or --status")
         async with at_hand() as it:
             for region in it.regions:
                 if probe:
@@ -44,6 +49,8 @@ def restored(
                     print(
                         f"{release}: {await restored.release(region, _named(it, release).id, it.new_id)} grants released"
                     )
+                elif release_all:
+                    print(f"{await restored.release(region, None, it.new_id)} grants released")
                 elif not status:
                     connections = await restored.declare(region, it.catalog, it.new_id)
                     print(

@@ -113,13 +113,16 @@ async def count(db: Db) -> int:
     return int(await db.fetchval(COUNT))
 
 
-# Known to reach it too; or, where what a revocation of theirs reaches is not known, at the same account.
+# Known to reach it too; or, where what a revocation of theirs (or this one) reaches is not known, at the same account.
 SHARED = """
 SELECT EXISTS (
-  SELECT FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id
-   WHERE c.integration_id = $1 AND c.state <> 'closed' AND g.state NOT IN ('closed', 'revoked')
-     AND (g.reach_hash = $2 OR (g.reach_hash IS NULL OR $2::uuid IS NULL) AND EXISTS (
-            SELECT FROM gateway.connection_accounts a WHERE a.connection_id = c.id AND a.account_hash = ANY ($3::uuid[]))))"""
+         SELECT FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id
+          WHERE g.reach_hash = $2 AND g.state NOT IN ('closed', 'revoked') AND c.integration_id = $1 AND c.state <> 'closed')
+    OR EXISTS (
+         SELECT FROM gateway.connection_accounts a JOIN gateway.connections c ON c.id = a.connection_id
+           JOIN gateway.grants g ON g.connection_id = c.id
+          WHERE a.integration_id = $1 AND a.account_hash = ANY ($3::uuid[]) AND c.state <> 'closed'
+            AND g.state NOT IN ('closed', 'revoked') AND (g.reach_hash IS NULL OR $2::uuid IS NULL))"""
 CONSENTING = """SELECT EXISTS (SELECT FROM gateway.connect_sessions
                  WHERE integration_id = $1 AND state IN ('opened', 'returned') AND subject_hash = $2 AND expires_at > gateway.now())"""
 

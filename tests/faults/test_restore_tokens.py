@@ -168,9 +168,12 @@ async def test_files_that_were_copied_back(api: Api, toy: Toy, command: Any, cap
     assert await command("restored", "--release", "toy", "--probe", "toy") == 1
     assert await command("restored", "--release", "toy") == 0
     assert (await token(api, connection)).json()["access_token"] == family.access == "at-a-0-1"
+    assert await command("restored") == 0
+    assert await command("restored", "--release-all") == 0
+    assert "2 grants released\n" in capsys.readouterr().out
     grant = await grant_of(api, held)
     assert (grant.held, grant.restored, may_refresh(grant)) == (True, False, False), "a hold is another thing"
-    assert [name for name, _ in await events(api)][-4:] == ["suspect", "suspect", "active", "active"]
+    assert [name for name, _ in await events(api)][-8:] == ["suspect", "suspect", "active", "active"] * 2
 
 
 async def test_until_all_are_marked_nothing_is_refreshed(api: Api, toy: Toy) -> None:
