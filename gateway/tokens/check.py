@@ -20,7 +20,6 @@ from gateway.connections.states import State
 from gateway.database import Database
 
 MOST_READS = 256  # of one statement
-LANES = int(__import__("os").environ.get("LANES", 2))  # one reads while another waits for its commit
 
 
 @dataclass(slots=True)  # not frozen: one is made for each request
@@ -111,7 +110,7 @@ class Checks(Batches[Read, list[Found]]):
     name = "token_check"
 
     def __init__(self, database: Database, deadline_s: float, late_s: float = 5.0) -> None:
-        super().__init__(database, deadline_s, late_s, MOST_READS, MOST_READS, LANES)
+        super().__init__(database, deadline_s, late_s, MOST_READS, MOST_READS)
 
     async def prepare(self, connection: Any) -> None:
         # The arrays differ, the plan does not: planning costs more than running.
