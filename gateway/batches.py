@@ -1,9 +1,8 @@
 """Sharing statements: what is asked for at the same time shares one statement, one commit and one fsync.
 
-One batch is under way at a time (on each lane, which is a connection of its own); the next is whatever arrived
-meanwhile, so the batch grows with the load by itself and a lone question waits for nobody. A question joins only a
-statement that is sent after it arrived: whatever was committed before it was asked, its answer has seen (PROTOCOLS 10
-stands on this). Where order matters there is one lane; more of them work while another one waits for the disk.
+One batch is under way at a time, on a connection of its own; the next is whatever arrived meanwhile, so the batch
+grows with the load by itself and a lone question waits for nobody. A question joins only a statement that is sent
+after it arrived: whatever was committed before it was asked, its answer has seen (PROTOCOLS 10 stands on this).
 
 What may go wrong, and what then:
 - the database is away: the same batch is tried again on a new connection until its questions' deadlines have passed;
@@ -62,30 +61,21 @@ class Waiting(Generic[AskedT, ToldT]):
     done: asyncio.Future[ToldT] = field(repr=False)
 
 
-@dataclass(slots=True)
-class Lane:
-    """A connection that is held, and whoever works on it."""
-
-    connection: Any = None
-    task: asyncio.Task[None] | None = None
-
-
 class Batches(ABC, Generic[AskedT, ToldT]):
     """One process's batches of one kind. `start` before use; `stop` lets what is queued finish."""
 
     name = "batches"  # of its log lines
     away = "the database is away"  # what one is told whose deadline has passed
 
-    def __init__(
-        self, database: Database, deadline_s: float, late_s: float, most_rows: int, most_bytes: int, lanes: int = 1
-    ) -> None:
+    def __init__(self, database: Database, deadline_s: float, late_s: float, most_rows: int, most_bytes: int) -> None:
         self._database, self._deadline_s, self._late_s = database, deadline_s, late_s
         self._most_rows, self._most_bytes = most_rows, most_bytes
         self._queue: deque[Waiting[AskedT, ToldT]] = deque()  # not sent yet
         self._waiting: deque[Waiting[AskedT, ToldT]] = deque()  # not known to be answered: oldest deadline first
         self._alarm: asyncio.TimerHandle | None = None
         self._arrived = asyncio.Event()
-        self._lanes = [Lane() for _ in range(lanes)]
+        self._connection: Any = None
+        self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
     @abstractmethod
@@ -100,14 +90,14 @@ class Batches(ABC, Generic[AskedT, ToldT]):
         """Set up a new connection."""
 
     async def start(self) -> None:
-        for lane in self._lanes:
-            lane.task = asyncio.create_task(self._run(lane), name=self.name)
+        self._task = asyncio.create_task(self._run(), name=self.name)
 
     async def stop(self) -> None:
         """Finish what is queued, then end."""
         self._stopping = True
         self._arrived.set()
-        await asyncio.gather(*(lane.task for lane in self._lanes if lane.task is not None), return_exceptions=True)
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def ask(self, asked: AskedT, *, rows: int = 1, size: int = 0) -> ToldT:
         """The answer of a statement that is sent after this call.    Raises: Unavailable, Unstorable."""
@@ -131,17 +121,16 @@ class Batches(ABC, Generic[AskedT, ToldT]):
                 waiting.done.set_exception(Unavailable(self.away))
         self._alarm = loop.call_at(self._waiting[0].deadline, self._expire, loop) if self._waiting else None
 
-    async def _run(self, lane: Lane) -> None:
+    async def _run(self) -> None:
         while True:
             await self._arrived.wait()
-            if not self._stopping:
-                self._arrived.clear()
+            self._arrived.clear()
             await asyncio.sleep(0)  # one turn of the loop: what is readable already joins, and nobody waits for it
             while self._queue:
                 # At once, before the answers to the batch before are written: the database works on it meanwhile.
-                await self._deliver(lane, self._take())
+                await self._deliver(self._take())
             if self._stopping:
-                await self._disconnect(lane)
+                await self._disconnect()
                 return
 
     def _take(self) -> list[Waiting[AskedT, ToldT]]:
@@ -160,13 +149,13 @@ class Batches(ABC, Generic[AskedT, ToldT]):
             size += waiting.size
         return batch
 
-    async def _deliver(self, lane: Lane, batch: list[Waiting[AskedT, ToldT]]) -> None:
+    async def _deliver(self, batch: list[Waiting[AskedT, ToldT]]) -> None:
         """Write `batch`, in halves where it holds an offender, until every question has its answer."""
         pending = [batch]
         while pending:
             some = pending.pop()
             try:
-                await self._write_until_answered(lane, some)
+                await self._write_until_answered(some)
             except Exception as error:  # the loop outlives anything; each question gets an answer
                 told = self.fault(error)
                 if told is not None:
@@ -174,7 +163,7 @@ class Batches(ABC, Generic[AskedT, ToldT]):
                 elif not isinstance(error, OFFENCES):
                     log.error(f"{self.name}.failed", error=type(error).__name__)
                     _fail(some, Unavailable(self.away))
-                    self._hang_up(lane)
+                    self._hang_up()
                 elif len(some) == 1:
                     log.warning(f"{self.name}.unstorable", error=type(error).__name__)
                     _fail(some, Unstorable())
@@ -182,41 +171,41 @@ class Batches(ABC, Generic[AskedT, ToldT]):
                     middle = len(some) // 2
                     pending += [some[middle:], some[:middle]]
 
-    async def _write_until_answered(self, lane: Lane, some: list[Waiting[AskedT, ToldT]]) -> None:
+    async def _write_until_answered(self, some: list[Waiting[AskedT, ToldT]]) -> None:
         again = False
         while not all(waiting.done.done() for waiting in some):
             try:
                 async with asyncio.timeout(self._deadline_s + self._late_s):
-                    await self._write(lane, some, again=again)
+                    await self._write(some, again=again)
                 return
             except AWAY as error:
                 log.warning(f"{self.name}.away", error=type(error).__name__)
                 again = True
-                self._hang_up(lane)
+                self._hang_up()
                 await asyncio.sleep(RETRY_S)
 
-    async def _write(self, lane: Lane, some: list[Waiting[AskedT, ToldT]], *, again: bool) -> None:
-        if lane.connection is None:
-            lane.connection = await self._database.connect()
-            await self.prepare(lane.connection)
-        told = await self.write(lane.connection, [waiting.asked for waiting in some], again=again)
+    async def _write(self, some: list[Waiting[AskedT, ToldT]], *, again: bool) -> None:
+        if self._connection is None:
+            self._connection = await self._database.connect()
+            await self.prepare(self._connection)
+        told = await self.write(self._connection, [waiting.asked for waiting in some], again=again)
         for waiting, answer in zip(some, told, strict=True):
             if not waiting.done.done():
                 waiting.done.set_result(answer)
         while self._waiting and self._waiting[0].done.done():  # what it holds need not wait for the alarm
             self._waiting.popleft()
 
-    async def _disconnect(self, lane: Lane) -> None:
-        connection, lane.connection = lane.connection, None
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
         if connection is not None:
             try:
                 await connection.close(timeout=1)
             except AWAY:
                 connection.terminate()
 
-    def _hang_up(self, lane: Lane) -> None:
+    def _hang_up(self) -> None:
         """Leave a connection that cannot be trusted any more, without a word that might not be heard."""
-        connection, lane.connection = lane.connection, None
+        connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
 

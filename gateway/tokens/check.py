@@ -20,7 +20,6 @@ from gateway.connections.states import State
 from gateway.database import Database
 
 MOST_READS = 256  # of one statement
-LANES = int(__import__("os").environ.get("LANES", 2))  # one reads while another waits for its commit
 
 
 @dataclass(slots=True)  # not frozen: one is made for each request
@@ -46,8 +45,8 @@ class Found:
     generation: int
     token_version: int
     held: bool
-    granted: list[str]
-    lacking: list[str]
+    granted: str  # JSON, as it goes out
+    lacking: str  # likewise
     token_type: str
     issued_at: datetime
     expires_at: datetime | None
@@ -61,7 +60,8 @@ CHECK = """
 WITH found AS (
   SELECT a.n, a.actor, clock.now, c.id AS connection_id, c.tenant_id, c.integration_id, g.access_profile,
          CASE WHEN c.state = 'closed' THEN c.state ELSE coalesce(g.state, c.state) END AS state, g.reason, g.generation,
-         g.token_version, g.held, g.granted, g.missing || g.lost || g.optional_missing AS lacking, t.token_type, t.issued_at,
+         g.token_version, g.held, array_to_json(g.granted)::text AS granted,
+         array_to_json(g.missing || g.lost || g.optional_missing)::text AS lacking, t.token_type, t.issued_at,
          t.expires_at, t.data_key_version, t.sealed_access, t.kv_path,
          g.state IN ('active', 'suspect') AND c.state <> 'closed' AND t.data_key_version IS NOT NULL
            AND (t.expires_at IS NULL OR t.expires_at - clock.now
@@ -111,7 +111,7 @@ class Checks(Batches[Read, list[Found]]):
     name = "token_check"
 
     def __init__(self, database: Database, deadline_s: float, late_s: float = 5.0) -> None:
-        super().__init__(database, deadline_s, late_s, MOST_READS, MOST_READS, LANES)
+        super().__init__(database, deadline_s, late_s, MOST_READS, MOST_READS)
 
     async def prepare(self, connection: Any) -> None:
         # The arrays differ, the plan does not: planning costs more than running.

@@ -78,8 +78,8 @@ def _encoded(connection: str, token: Opened) -> bytes:
             "refresh_after": token.refresh_after,
             "generation": found.generation,
             "token_version": found.token_version,
-            "scopes": found.granted,
-            "missing_scopes": found.lacking,
+            "scopes": orjson.Fragment(found.granted),
+            "missing_scopes": orjson.Fragment(found.lacking),
         },
         option=orjson.OPT_UTC_Z,
     )

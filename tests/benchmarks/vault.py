@@ -33,7 +33,7 @@ from gateway.vault.backend import LocalKeys
 from gateway.vault.data_keys import DataKeys
 from gateway.vault.keyring import Keyring, generate
 from gateway.vault.tokens import Place, TokenVault
-from tests.benchmarks import report
+from tests.benchmarks import _sealing, report
 from tests.benchmarks._servers import Round, cpu_s, server, wrk
 
 CONNECTIONS = 64
@@ -174,7 +174,7 @@ def conclude(
             "reads/s, cold (a data key unwrapped each time)": rate["cold"],
             "server cpu us, bare": statistics.median(cpu["bare"]), "server cpu us, gateway": statistics.median(cpu["gateway"]),
             "p50 ms bare": p50["bare"], "p99 ms bare": p99["bare"], "p50 ms": p50["gateway"], "p99 ms": p99["gateway"],
-            "p99 ms, cold": p99["cold"],
+            "p99 ms, cold": p99["cold"], **_sealing.measure(),
         },
         [
             report.Goal("x bare uvicorn", rate["gateway"] / rate["bare"], 0.4, "higher"),

@@ -301,3 +301,17 @@ async def rotate(account: Account, access: str) -> None:
         assert await grants.rotate(
             tx, grant, "acme", place.version, state="active", reason=None, ledger=ledger, new=new
         )  # fmt: skip
+
+
+async def test_a_silent_database_is_a_503_in_time_and_comes_back(account: Account, wire: LossyWire) -> None:
+    """No token leaves without its check, whatever is in memory."""
+    assert (await account.read()).status_code == 200
+    wire.mute()
+    began = asyncio.get_running_loop().time()
+    problem(await account.read(), 503, "unavailable")
+    assert asyncio.get_running_loop().time() - began < 2  # the promise
+    await wire.close()
+    await wire.open()
+    while (answer := await account.read()).status_code == 503:
+        pass
+    assert answer.json()["token_version"] == 1
