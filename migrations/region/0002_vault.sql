@@ -182,3 +182,89 @@ CREATE TABLE gateway.key_rotations (
 ALTER TABLE gateway.epoch ADD COLUMN tokens_epoch bigint;
 UPDATE gateway.epoch SET tokens_epoch = epoch;
 ALTER TABLE gateway.epoch ALTER COLUMN tokens_epoch SET NOT NULL;
+
+-- `append` anew, faster: what events have in common is sent once, and the answer comes in arrays.
+DROP FUNCTION gateway.append(uuid[], uuid[], integer[], text[], timestamptz[], uuid[], uuid[], boolean[], boolean[], text[], text[], bytea[], text[]);
+-- THE way onto the log, for deliveries and for state changes alike, as the last statement before COMMIT.
+--   1. Keys go into dedupe in key order, so that two batches can only wait for each other in one direction. A key
+--      that another open transaction holds makes us wait for its fate: "duplicate" means "kept", never "maybe".
+--   2. One advisory lock per region, held until COMMIT is visible. `seq` is drawn under it, so order of seq is order
+--      of commit for every reader, and "after my cursor" never skips one that was slow.
+--   3. Connections are looked up after the lock (each statement of a VOLATILE function sees what was committed when
+--      it starts): an activation whose event has a lower seq is seen, one with a higher seq is not. So the look-back
+--      after an activation needs only the events before it: nothing falls between.
+-- Returns arrays, one entry a kept event in the order of its seq; `ids` is null where all that came were kept, in their
+-- order. Those missing were duplicates, or, where they are among `dropped`, matched no connection and were not wanted
+-- then. `waited_s` is the time spent on the lock.
+-- Arrays run in parallel, one entry an event, but those named kind_…: an event's `kinds` is the place there of what it
+-- has in common with many others. `accounts` holds uuid[] literals. No joins between the arrays, since the planner
+-- knows nothing of their length and would nest loops; and no CTE around the rows, which would copy each body.
+CREATE FUNCTION gateway.append(
+  new_ids uuid[], keys uuid[], kinds integer[], times timestamptz[], accounts text[], deliveries text[], datas bytea[],
+  kind_types text[], kind_windows_s integer[], kind_integrations uuid[], kind_connections uuid[], kind_drops boolean[],
+  kind_signals boolean[], kind_content_types text[],
+  OUT ids uuid[], OUT seqs bigint[], OUT matched boolean[], OUT dropped uuid[], OUT waited_s double precision
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan   -- the arrays differ, the plan does not: planning cost more than running
+AS $$
+#variable_conflict use_column
+DECLARE
+  fresh uuid[];
+  all_fresh boolean;
+  before timestamptz;
+  kept_at timestamptz := gateway.now();
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN   -- else 1 and 3 would look at an older snapshot
+    RAISE 'gateway.append needs READ COMMITTED' USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  WITH kept AS (
+    INSERT INTO gateway.dedupe (key, expires_at)
+    SELECT i.key, kept_at + kind_windows_s[i.kind] * interval '1 second' FROM unnest(keys, kinds) AS i(key, kind) ORDER BY i.key
+    ON CONFLICT (key) DO NOTHING RETURNING key)
+  SELECT array_agg(key) INTO fresh FROM kept;
+  IF fresh IS NULL THEN
+    RETURN;
+  END IF;
+  all_fresh := cardinality(fresh) = cardinality(keys);
+
+  before := clock_timestamp();
+  PERFORM pg_advisory_xact_lock(hashtext('posthouse.append'));
+  waited_s := extract(epoch FROM clock_timestamp() - before);
+  kept_at := gateway.now();
+
+  WITH kept AS (
+    INSERT INTO gateway.events (seq, at, id, type, time, integration_id, connections, tenants, partitions, accounts,
+                                signal, content_type, delivery, data)
+    SELECT nextval('gateway.events_seq'), kept_at, i.id, kind_types[i.kind], i.time, kind_integrations[i.kind],
+           coalesce(mine.connections, '{}'), coalesce(mine.tenants, '{}'),
+           CASE WHEN mine.connections IS NULL
+                THEN ARRAY[gateway.partition_of(coalesce(i.accounts[1], kind_integrations[i.kind], i.id))]
+                ELSE ARRAY(SELECT DISTINCT gateway.partition_of(c) FROM unnest(mine.connections) AS c ORDER BY 1) END,
+           i.accounts, kind_signals[i.kind], kind_content_types[i.kind], i.delivery::json, i.data
+      FROM (SELECT id, key, kind, time, account::uuid[] AS accounts, delivery, data
+              FROM unnest(new_ids, keys, kinds, times, accounts, deliveries, datas)
+                     AS i(id, key, kind, time, account, delivery, data)
+            OFFSET 0) AS i   -- so each literal is read once
+      LEFT JOIN LATERAL (
+        SELECT array_agg(c.id ORDER BY c.id) AS connections, array_agg(c.tenant_id ORDER BY c.id) AS tenants
+          FROM gateway.connections c
+         WHERE (c.state NOT IN ('pending', 'closed')
+                OR kind_connections[i.kind] IS NOT NULL AND i.delivery IS NULL)   -- our own word on its end
+           AND c.id = ANY (CASE WHEN kind_connections[i.kind] IS NOT NULL THEN ARRAY[kind_connections[i.kind]] ELSE ARRAY(
+                 SELECT a.connection_id FROM gateway.connection_accounts a
+                  WHERE a.integration_id = kind_integrations[i.kind] AND a.account_hash = ANY (i.accounts)) END)
+      ) AS mine ON true
+     WHERE (all_fresh OR i.key = ANY (fresh)) AND NOT (kind_drops[i.kind] AND mine.connections IS NULL)
+    RETURNING events.id, events.seq, events.connections <> '{}' AS matched)
+  SELECT array_agg(id), array_agg(seq), array_agg(matched) INTO ids, seqs, matched FROM kept;
+
+  IF true = ANY (kind_drops) THEN
+    dropped := ARRAY(SELECT i.id FROM unnest(new_ids, keys, kinds) AS i(id, key, kind)
+                      WHERE kind_drops[i.kind] AND i.key = ANY (fresh) AND (ids IS NULL OR i.id <> ALL (ids)));
+  END IF;
+  IF cardinality(ids) = cardinality(new_ids) THEN
+    ids := NULL;
+  END IF;
+
+  PERFORM pg_notify('posthouse_events', '');
+END $$;

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from gateway import migrate
 from gateway.errors import SetupError
 from gateway.migrate import HEAD, LINES, check
+from gateway.stream.append import NewEvent, append
 from tests import postgres
 
 
@@ -56,7 +60,52 @@ async def test_both_lines_go_into_an_empty_database_and_nothing_happens_the_seco
 async def test_processes_that_migrate_at_once_wait_for_each_other(empty: str) -> None:
     """One does the work, the others find it done."""
     done = await asyncio.gather(*(migrate.migrate(empty, line) for line in LINES for _ in range(4)))
-    assert sorted(filter(None, done)) == [[f"{line} 0001"] for line in LINES]
+    assert sorted(filter(None, done)) == [[f"{line} {n:04}" for n in range(1, HEAD[line] + 1)] for line in LINES]
+
+
+# Whoever runs a release has its revisions behind him: what is changed in one of them never reaches his database.
+PUBLISHED = {
+    "control/0001_start.sql": "b9d625a3052a8fbbfbaed7ea487cad0c204ebccc2c3b237bf73f8736e07121e5",
+    "region/0001_start.sql": "4755d6744877a63f471d27b333da3f55f381c49946efaddbe79ae213db4cc8ef",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_revision_is_never_changed(name: str) -> None:
+    """Forward only: a change of it is a revision of its own."""
+    assert hashlib.sha256((migrate.FOLDER / name).read_bytes()).hexdigest() == PUBLISHED[name]
+
+
+async def test_a_database_of_the_first_release_with_data_comes_along(empty: str, tmp_path: Path) -> None:
+    """What was there is there; the log is written by the new `append`, and the old one is gone."""
+    first = tmp_path / "first"
+    shutil.copytree(migrate.FOLDER, first, ignore=shutil.ignore_patterns("__pycache__", "0002_*"))
+    for line in LINES:
+        assert await migrate.migrate(empty, line, folder=first) == [f"{line} 0001"]
+    db = await asyncpg.connect(empty)
+    try:
+        await db.execute(
+            """INSERT INTO gateway.connections (id, tenant_id, integration_id, labels, state, created_at, updated_at)
+               VALUES ('00000000-0000-7000-8000-000000000001', 'acme', '00000000-0000-7000-8000-000000000002', '{}', 'active',
+                       now(), now())"""
+        )
+        for line in LINES:
+            assert await migrate.migrate(empty, line) == [f"{line} {n:04}" for n in range(2, HEAD[line] + 1)]
+        assert await db.fetchval("SELECT reason IS NULL AND subject_hash IS NULL FROM gateway.connections")
+        assert await db.fetchval("SELECT tokens_epoch = epoch FROM gateway.epoch")
+        await db.execute("SELECT gateway.make_partitions(1)")
+        connection = UUID("00000000-0000-7000-8000-000000000001")
+        event = NewEvent(
+            id=uuid4(), key=uuid4(), window_s=60, type="posthouse.connection.active", time=datetime.now(UTC),
+            integration=UUID("00000000-0000-7000-8000-000000000002"), connection=connection, accounts=(),
+            drop_unmatched=False, signal=False, content_type="application/json", delivery=None, data=b"{}",
+        )  # fmt: skip
+        await append(db, [event])
+        assert await db.fetchval("SELECT connections FROM gateway.events") == [connection]
+        names = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'gateway'::regnamespace AND proname = 'append'"
+        assert await db.fetchval(names) == 1
+    finally:
+        await db.close()
 
 
 async def test_a_locked_table_stops_a_migration_instead_of_every_writer(empty: str, next_release: Path) -> None:
