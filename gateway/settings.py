@@ -34,7 +34,9 @@ class Settings(BaseSettings):
         "http://127.0.0.1:8080",
         description="what providers call, without a trailing slash; never taken from headers",
     )
-    public_listen: str = Field("127.0.0.1:8080", description="host:port of the public listener (/hooks)")
+    public_listen: str = Field(
+        "127.0.0.1:8080", description="host:port of the public listener (/hooks, /connect, /oauth)"
+    )
     private_listen: str = Field("127.0.0.1:8081", description="host:port of the private listener (everything else)")
 
     max_body_bytes: int = Field(25 * MIB, ge=1, description="largest delivery taken; larger ones get 413")
