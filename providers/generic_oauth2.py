@@ -115,7 +115,7 @@ class Settings(BaseModel):
             raise ValueError("issuer_always needs issuer")
         if self.reuse_grace_s and self.rotation != "grace":
             raise ValueError("reuse_grace_s goes with rotation = grace")
-        urls = (self.authorize_url, self.token_url, self.revoke_url, self.userinfo_url, self.probe_url)
+        urls = (self.authorize_url, self.token_url, self.revoke_url, self.userinfo_url, self.probe_url, self.issuer)
         used = {name for url in urls if url is not None for name in PART.findall(url)}
         if used != set(self.user_parts) or used & set(type(self).model_fields):
             raise ValueError("user_parts must name exactly the {parts} of the URLs, and no setting")

@@ -85,9 +85,10 @@ class Callback:
     async def _of_this_browser(self, found: Found, said: Returned) -> Outcome:
         try:
             party = parties.party(self._gateway, found.integration, found.session.parameters)
+            theirs = _is_from(party, said.iss)
         except ProviderError as error:
             return await self._flow.stopped(found, "misconfigured", error.code)
-        if not _is_from(party, said.iss):
+        if not theirs:
             count(found.integration, "refused")
             return Told(kind="refused", title=title(found.integration), session=found.session.id)
         proof = await self._claimed(found, said.state)
@@ -180,7 +181,10 @@ class Callback:
 
 
 def _is_from(party: Party, iss: str | None) -> bool:
-    """RFC 9207 section 2.4: an issuer that is named must be the right one, and one that always names itself must."""
+    """RFC 9207 section 2.4: an issuer that is named must be the right one, and one that always names itself must.
+
+    Raises: Misconfigured, nobody can tell which is the right one.
+    """
     if iss is None:
         return not party.facts.issuer_always
     return party.issuer is None or iss == party.issuer

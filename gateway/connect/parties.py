@@ -31,13 +31,8 @@ class Party:
 
     @property
     def issuer(self) -> str | None:
-        """What `iss` must be (RFC 9207); None: this server is not known to name itself."""
-        if self.facts.issuer is None:
-            return None
-        try:
-            return oauth.filled(self.facts.issuer, self.facts, self.app)
-        except Misconfigured:
-            return None
+        """What `iss` must be (RFC 9207); None: this server is not known to name itself.    Raises: Misconfigured."""
+        return None if self.facts.issuer is None else oauth.filled(self.facts.issuer, self.facts, self.app)
 
     def authorize_url(self, asked: Asked) -> str:
         """Where the browser is sent.    Raises: Misconfigured."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 
+from providers.registry import all_providers
 from tests.connect.browser import Browser, heading, query_of
 from tests.connect.conftest import BACK, Town, declare
 from tests.web.conftest import lines  # noqa: F401 - a fixture
@@ -156,6 +158,23 @@ async def test_an_answer_of_another_server_is_refused(town: Town) -> None:
     for url in (changed(url, change) for change in MIXED_UP.values() for url in (callback, denied)):
         await refused(town, await mine.get(url), made, "This step cannot be taken")
     assert query_of(await mine.get(callback))["code"]
+
+
+async def test_an_issuer_that_nobody_can_tell_is_none(town: Town) -> None:
+    """A part of it is missing in the set-up: then no `iss` is the right one, and the code is not exchanged."""
+    sandbox = all_providers()["sandbox"]
+    assert sandbox.oauth is not None
+    lacking = replace(sandbox.oauth, issuer="https://{nowhere}.example.com", issuer_always=False)
+    all_providers()["nameless"] = replace(sandbox, facts=replace(sandbox.facts, name="nameless"), oauth=lacking)
+    try:
+        await declare(town, "other", provider="nameless")
+        made, mine = await town.ask(integration="other"), town.browser()
+        answer = await town.decide(await town.press(made, mine), mine)
+    finally:
+        del all_providers()["nameless"]
+    assert not answer.is_redirect
+    assert (await town.session(made))["reason"] == "nowhere_missing"
+    assert town.provider.calls["authorization_code"] == 0
 
 
 async def test_an_answer_at_another_integrations_address_is_refused(town: Town) -> None:

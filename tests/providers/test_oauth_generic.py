@@ -42,6 +42,7 @@ WRONG: list[dict[str, Any]] = [
     {**GENERIC, "authorize_extra": {"prompt": "a\r\nb"}},
     {**GENERIC, "token_url": "https://{shop}.example.com/token"},  # of a part that nobody may choose
     {**GENERIC, "user_parts": ["shop"]},  # and one that is nowhere
+    {**GENERIC, "issuer": "https://{shop}.example.com"},  # nobody could tell whether an `iss` is right
     {**GENERIC, "token_url": "https://auth.example.com/{issuer}/token", "user_parts": ["issuer"]},
     {**GENERIC, "account_pointer": "data/owner"},
 ]
