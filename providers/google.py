@@ -181,6 +181,8 @@ async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Iden
     of = next(iter(tokens.values()))
     if of.id_token is not None:
         said = await _id_token(http, app, of.id_token)
+    elif app.nonce is not None:  # a consent was asked for one: what nothing binds to it is not looked at
+        raise OddAnswer("no_id_token")
     else:
         said = await _token_info(http, of)
         if said.get("aud") != app.client_id:

@@ -49,6 +49,14 @@ async def test_the_subject_is_the_verified_id_tokens() -> None:
     assert (await identified(id_token(iss="accounts.google.com", aud=["client.id/1"]))).subject == found.subject
 
 
+async def test_a_consent_without_an_id_token_is_refused() -> None:
+    """`openid` is always asked for, so one must come: nothing else binds the tokens to this consent."""
+    app = CASE.app(keys=GOOGLE_PUBLISHED, nonce="n-1")
+    with pytest.raises(OddAnswer) as caught:
+        await google.identify(Script(CASE.facts, app, {}), app, {"reader": TOKENS})
+    assert caught.value.code == "no_id_token"
+
+
 def test_google_auth_reads_the_same_token() -> None:
     """google-auth, by the same certificates: the claims that we read are the claims that are there."""
     now = jwt.verified(id_token(), GOOGLE_PUBLISHED)
