@@ -26,6 +26,7 @@ import structlog
 
 from gateway import metrics
 from gateway.catalog import Catalog, Integration
+from gateway.clock import Clock
 from gateway.connections import grants
 from gateway.connections import store as connections
 from gateway.connections.states import State
@@ -140,18 +141,19 @@ async def release(region: Region, integration: UUID | None, new_id: NewId) -> in
 
 
 async def probe(
-    region: Region, outbound: Outbound, public_url: str, integration: Integration, new_id: NewId
+    region: Region, outbound: Outbound, public_url: str, integration: Integration, new_id: NewId, clock: Clock
 ) -> Counter[Probed]:
     """Try the unexpired access tokens of what was set aside, and decide by that. No refresh token leaves us.
 
     Raises: Misconfigured (the integration cannot make calls), Unavailable.
     """
+    app_of(integration, public_url)  # says at once what is missing
     counted: Counter[Probed] = Counter()
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def one(row: Any) -> None:
         async with turns:
-            found = await _probed(region, outbound, public_url, integration, row)
+            found = await _probed(region, outbound, public_url, integration, row, clock)
         if found != "undecided":
             state: State = "active" if found == "works" else "reauth_required"
             async with region.database.transaction() as tx:
@@ -161,9 +163,12 @@ async def probe(
     after: tuple[UUID, str] = (UUID(int=0), "")
     while rows := await _unprobed(region.database, integration.id, after):
         after = (rows[-1]["id"], rows[-1]["access_profile"])
-        async with asyncio.TaskGroup() as group:
-            for row in rows:
-                group.create_task(one(row))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for row in rows:
+                    group.create_task(one(row))
+        except ExceptionGroup as failed:  # the first stopped the others, and says what is wrong
+            raise failed.exceptions[0] from None
     return counted
 
 
@@ -188,10 +193,11 @@ async def _decide(tx: Db, row: Any, state: State, reason: str | None, new_id: Ne
         await connections.settle(tx, row["id"], new_id(), cause="probe")
 
 
-async def _probed(region: Region, outbound: Outbound, public_url: str, integration: Integration, row: Any) -> Probed:
+async def _probed(
+    region: Region, outbound: Outbound, public_url: str, integration: Integration, row: Any, clock: Clock
+) -> Probed:
     provider = integration.provider
     parameters = json.loads(row["parameters"])
-    app = app_of(integration, public_url, parameters)
     place = Place(
         region.name, row["tenant_id"], row["id"], row["access_profile"], row["generation"], row["token_version"]
     )
@@ -201,6 +207,7 @@ async def _probed(region: Region, outbound: Outbound, public_url: str, integrati
         access = await region.tokens.open(
             place, "access_token", row["data_key_version"], row["sealed_access"], row["kv_path"]
         )
+        app = app_of(integration, public_url, parameters, now=clock.now())
         tokens = TokenSet(access_token=access, token_type=row["token_type"], parameters=parameters)
         await provider.probe(outbound.for_app(provider.facts.name, facts_of(integration), app), app, tokens)
     except GrantEnded:

@@ -34,6 +34,7 @@ def restored(
         from gateway.cli import output
         from gateway.cli.opened import at_hand
         from gateway.errors import SetupError
+        from providers.errors import Misconfigured
 
         if sum(map(bool, (probe, release, release_all, status))) > 1:
             raise SetupError("one thing at a time: --probe, --release, --release-all or --status")
@@ -41,7 +42,11 @@ def restored(
             for region in it.regions:
                 if probe:
                     url = it.settings.public_url
-                    found = await restored.probe(region, it.outbound, url, _named(it, probe), it.new_id)
+                    named = _named(it, probe)
+                    try:
+                        found = await restored.probe(region, it.outbound, url, named, it.new_id, it.clock)
+                    except Misconfigured as error:
+                        raise SetupError(f"{probe} cannot make calls: {error.code}") from None
                     print(
                         f"{probe}: {found['works']} works, {found['refused']} refused, {found['undecided']} undecided"
                     )

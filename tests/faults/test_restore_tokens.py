@@ -187,3 +187,18 @@ async def test_until_all_are_marked_nothing_is_refreshed(api: Api, toy: Toy) -> 
     assert (grant.state, grant.restored) == ("suspect", True)
     [behind] = await database.fetch("SELECT epoch = tokens_epoch AS looked FROM gateway.epoch")
     assert behind["looked"]
+
+
+async def test_an_integration_that_cannot_make_calls_is_named(api: Api, toy: Toy, command: Any, capsys: Any) -> None:
+    """One line, and no grant of it is judged."""
+    bare = {"name": "bare", "provider": "toy", "settings": {"base": toy.url}, "access_profiles": {"reader": {}}}
+    assert (await api("POST", "/v1/integrations", bare)).status_code == 201
+    tokens = {**line(1)["access_profiles"]["reader"], "scopes": []}
+    [made] = await brought(api, line(1, integration="bare", access_profiles={"reader": tokens}))
+    assert made["result"] == "imported", made
+    assert await command("restored") == 0
+    capsys.readouterr()
+    assert await command("restored", "--probe", "bare") == 1
+    assert capsys.readouterr().err.splitlines() == ["posthouse: bare cannot make calls: client_id_missing"]
+    assert (await grant_of(api, made["connection"])).state == "suspect"
+    assert toy.calls == []
