@@ -73,6 +73,9 @@ class Worker:
                 await self._later(task, error.code, error.retry_after_s)
         except Unavailable:
             await self._later(task, "unavailable", None)
+        except Exception as error:  # ours: it must neither hold up the others nor keep tokens beyond their time
+            log.error("ending.failed", task=str(task.id), error=type(error).__name__)
+            await self._later(task, "failed", None)
         else:
             await self._end(task, outcome)
 

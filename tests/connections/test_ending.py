@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,9 @@ from gateway.ending import tasks
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.vault.tokens import Place, SealBroken
+from providers.calls import Http
+from providers.oauth import App, TokenSet
+from providers.registry import all_providers
 from tests.connections.test_import import brought, count, events, line
 from tests.connections.toy import Family, Toy, serving
 from tests.flows.house import metric
@@ -130,6 +134,32 @@ async def test_at_once_here_while_the_provider_is_out_of_order(api: Api, toy: To
     assert await ended(api, connection) == "done"
     assert not toy.alive("a")
     assert metric("posthouse_closing_ended_total", integration="toy", outcome="done") - before == 2
+
+
+async def test_a_fault_of_ours_ends_in_time_too(api: Api, toy: Toy) -> None:
+    """A module that raises what it should not: others are revoked beside it, and its tokens are shredded in the end."""
+    connections = [await connected(api, toy.consent(name), number) for number, name in enumerate("ab", 1)]
+    whole = all_providers()["toy"]
+    assert whole.revoke is not None
+    working = whole.revoke
+
+    async def faulty(http: Http, app: App, tokens: TokenSet) -> None:
+        if "-a-" in tokens.access_token:
+            raise RuntimeError("a fault")
+        await working(http, app, tokens)
+
+    all_providers()["toy"] = replace(whole, revoke=faulty)
+    await api.gateway.catalog.refresh()
+    try:
+        for connection in connections:
+            await close(api, connection)
+        assert await ended(api, connections[1]) == "done"
+        assert await ending(api, connections[0]) == "pending"
+        await shift(api, timedelta(hours=73))
+        assert await ended(api, connections[0]) == "given_up"
+    finally:
+        all_providers()["toy"] = whole
+    assert await count(api, "closing_tasks") == 0
 
 
 async def test_given_up_after_72_hours(api: Api, toy: Toy) -> None:
