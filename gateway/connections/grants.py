@@ -193,10 +193,13 @@ async def put_tokens(
 
 
 # Compare and swap: whoever lost its right meanwhile (a reconnect, another refresh, a revocation) writes nothing.
-ROTATE = """UPDATE gateway.grants SET token_version = $5, state = $6, reason = $7, granted = $8, missing = $9, lost = $10,
-                   optional_missing = $11, since = CASE WHEN (state, reason) IS DISTINCT FROM ($6, $7) THEN gateway.now() ELSE since END
+# One that was suspended meanwhile keeps its state and gets its tokens: once that is lifted, the old ones are dead.
+ROTATE = """UPDATE gateway.grants SET token_version = $5, granted = $8, missing = $9, lost = $10, optional_missing = $11,
+                   state = CASE state WHEN 'suspended' THEN state ELSE $6 END,
+                   reason = CASE state WHEN 'suspended' THEN reason ELSE $7 END,
+                   since = CASE WHEN state <> 'suspended' AND (state, reason) IS DISTINCT FROM ($6, $7) THEN gateway.now() ELSE since END
              WHERE connection_id = $1 AND access_profile = $2 AND generation = $3 AND token_version = $4
-               AND state IN ('active', 'suspect', 'reauth_required') RETURNING true"""
+               AND state IN ('active', 'suspect', 'suspended', 'reauth_required') RETURNING true"""
 
 
 async def rotate(

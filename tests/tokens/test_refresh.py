@@ -158,6 +158,23 @@ async def test_a_revocation_during_a_refresh_stands(account: Account) -> None:
     assert (await account.grant()).token_version == 1
 
 
+async def test_a_suspension_during_a_refresh_keeps_what_came(account: Account) -> None:
+    """It stays suspended, and once that is lifted its refresh token is the one that still works."""
+    town = account.town
+    town.provider.misbehave("refresh_token", "slow_answer")
+    await town.pass_s(HOUR_S)
+    reading = asyncio.create_task(account.read())
+    await town.provider.gate.until(1)
+    await account.move("suspended", "by_its_admin")
+    await town.provider.gate.open()
+    problem(await reading, 409, "connection_suspended")
+    grant = await account.grant()
+    assert (grant.state, grant.reason, grant.token_version) == ("suspended", "by_its_admin", 2)
+    await account.move("active")
+    await town.pass_s(HOUR_S)
+    assert (await account.read()).json()["token_version"] == 3
+
+
 @pytest.mark.parametrize(
     ("scope", "state", "names"),
     [
