@@ -29,13 +29,11 @@ def app_of(
     parameters: Mapping[str, str] | None = None,
     *,
     now: datetime | None = None,
-    callback: Mapping[str, str] | None = None,
-    nonce: str | None = None,
 ) -> App:
     """The integration as its provider module sees it.    Raises: Misconfigured, it lacks a client id or secret.
 
     `parameters`: URL parts that were chosen for a session. What the operator has set cannot be overridden by them.
-    `now`, `callback` and `nonce` are as in `App`: minting needs the first, identifying takes all three.
+    `now`: when the call is made; whoever mints, revokes, probes or judges an id token needs it.
     """
     facts = facts_of(integration)
     if integration.client_id is None:
@@ -52,8 +50,6 @@ def app_of(
         parts={**facts.default_parts, **(parameters or {}), **fixed},
         redirect_uri=redirect_uri(public_url, integration),
         now=now,
-        callback=callback or {},
-        nonce=nonce,
     )
 
 

@@ -16,7 +16,7 @@ from gateway.adoption.lines import Line, LineRefused, TokenLine
 from gateway.catalog import Integration
 from gateway.connections.scopes import Ledger, compared
 from gateway.connections.states import State
-from gateway.exchange import minted_for
+from gateway.exchange import facts_of, minted_for
 from gateway.regions import account_hash, reach_hash
 from gateway.vault.keyring import Keyring
 from providers.errors import Misconfigured
@@ -55,9 +55,10 @@ class Ready:
 
 def ready(keyring: Keyring, integration: Integration, line: Line, now: datetime, *, unrefreshable: bool) -> Ready:
     """`line` for `integration`; `now` is the region's. `unrefreshable`: let those in, marked.    Raises: LineRefused."""
-    facts = integration.provider.oauth_for(integration.settings)
-    if facts is None:
-        raise LineRefused("connects_no_accounts", "this integration's provider connects no accounts")
+    try:
+        facts = facts_of(integration)
+    except Misconfigured as error:
+        raise LineRefused(error.code, "this integration's provider connects no accounts") from None
     if not line.access_profiles:
         raise LineRefused("no_access_profile", "it names no access profile")
     marks = line.marks if line.marks is not None and line.marks.of == mark_of(keyring, integration.id) else None

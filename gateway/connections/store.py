@@ -197,7 +197,6 @@ async def page(db: Db, wanted: Filter, *, after: UUID | None, limit: int) -> lis
     return [_connection(row) for row in rows]
 
 
-LOCK = "SELECT state FROM gateway.connections WHERE id = $1 FOR UPDATE"
 CLOSE = "UPDATE gateway.connections SET state = 'closed', reason = NULL, updated_at = gateway.now() WHERE id = $1"
 FORGET = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1"
 
@@ -207,7 +206,7 @@ async def close(tx: Db, connection_id: UUID, event_id: UUID) -> None:
 
     Raises: NotFound.
     """
-    state = await tx.fetchval(LOCK, connection_id)
+    state = await grants.lock(tx, connection_id)
     if state is None:
         raise NotFound()
     if state == "closed":
@@ -241,12 +240,6 @@ async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say
         event_ids = [event_id, *(ids.uuid7(after.updated_at) for _ in names[1:])]
         await append(tx, [_event(after, name, of, said) for name, of in zip(names, event_ids, strict=True)])
     return after
-
-
-async def lock(tx: Db, connection_id: UUID) -> State | None:
-    """Let no other writer at this connection and its grants; its state, None where there is no such connection."""
-    state: State | None = await tx.fetchval(LOCK, connection_id)
-    return state
 
 
 OF = f"SELECT {COLUMNS} FROM gateway.connections c WHERE id = ANY ($1::uuid[]) ORDER BY id"  # noqa: S608 - a constant

@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 
 from gateway.catalog import Catalog, Integration
+from gateway.connections import grants
 from gateway.connections import store as connections
 from gateway.database import Db
 from gateway.ending import tasks
@@ -40,7 +41,7 @@ async def end(
     """
     paths = []
     async with region.database.transaction() as tx:
-        state = await connections.lock(tx, connection_id)
+        state = await grants.lock(tx, connection_id)
         if state != "closed":
             connection = await connections.get(tx, connection_id)
             integration = catalog.integration_by_id(connection.integration_id)

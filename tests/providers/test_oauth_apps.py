@@ -52,11 +52,11 @@ def test_the_operators_word_then_the_sessions_then_the_providers(
 
 
 def test_a_private_key_among_the_client_secrets_is_told_by_its_form() -> None:
-    """The newest of each kind; and what a consent brought is passed on."""
+    """The newest of each kind; and the hour is passed on."""
     of = integration("github", client_secrets=(PEM, b"new", b"old"), settings={"app_slug": "posthouse-test"})
-    app = exchange.app_of(of, "https://hooks.example.com", now=NOW, callback={"installation_id": "42"}, nonce="n")
+    app = exchange.app_of(of, "https://hooks.example.com", now=NOW)
     assert (app.client_secret, app.private_key) == ("new", PEM.decode())
-    assert (app.now, app.callback, app.nonce) == (NOW, {"installation_id": "42"}, "n")
+    assert app.now == NOW
     assert app.redirect_uri == "https://hooks.example.com/oauth/callback/mine"
     assert exchange.facts_of(of).minted == ("installation",)
     with pytest.raises(Misconfigured):
