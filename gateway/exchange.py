@@ -88,7 +88,7 @@ async def refresh(
     """
     asked = Asked(scopes={access_profile: tuple(scopes)})
     request = oauth.token_request(facts, app, oauth.refresh_fields(facts, app, refresh_token))
-    return _one(await _called(http, provider, facts, asked, request), access_profile)
+    return _one(await _called(http, provider, facts, asked, request, rotates=True), access_profile)
 
 
 async def client_credentials(
@@ -113,13 +113,13 @@ async def mint(http: Http, provider: Provider, app: App, accounts: Sequence[str]
 
 
 async def _called(
-    http: Http, provider: Provider, facts: OAuthFacts, asked: Asked, request: Request
+    http: Http, provider: Provider, facts: OAuthFacts, asked: Asked, request: Request, *, rotates: bool = False
 ) -> Mapping[str, TokenSet]:
     response = await http.send(request)
     refused = provider.classify(response) if provider.classify is not None else oauth.refusal(facts, response)
     if refused is not None:
         raise refused
-    answer = response.json()
+    answer = oauth.with_lifetimes(response.json()) if rotates else response.json()
     if provider.token_sets is not None:
         sets = provider.token_sets(answer, asked)
     else:

@@ -37,6 +37,7 @@ from providers.errors import GrantEnded, Misconfigured, OddAnswer, ProviderError
 Reach = Literal["token", "account", "installation"]
 Rotation = Literal["none", "strict", "grace"]
 LONGEST_TOKEN = 16 * 1024  # Microsoft's run to a few KiB
+SHORT_S = 300  # the life of a token of which it cannot be told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +318,20 @@ def seconds(value: object, otherwise: int | None) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**10:
         raise OddAnswer("odd_expires_in")
     return int(value)
+
+
+def with_lifetimes(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A refresh's answer with lifetimes that can be read: an odd one counts as short, or as the facts have it.
+
+    Refusing the answer would lose the refresh token in it, which may be the only one that still works.
+    """
+    mended = dict(answer)
+    for name, otherwise in (("expires_in", SHORT_S), ("refresh_token_expires_in", None)):
+        try:
+            seconds(answer.get(name), None)
+        except OddAnswer:
+            mended[name] = otherwise
+    return mended
 
 
 def scopes_of(value: object, separator: str) -> frozenset[str] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -72,6 +73,47 @@ def _can_be_revoked(integration: Integration | None, row: Any) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """A token set that nobody is to have any more, and whose it was."""
+
+    tenant: str
+    connection_id: UUID
+    access_profile: str
+    integration_id: UUID
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    token_type: str
+    parameters: Mapping[str, str]
+    reach_hash: UUID | None
+    accounts: Sequence[UUID] = ()
+    subject_hash: UUID | None = None
+
+
+async def leave(tx: Db, region: Region, it: Leaving, task_id: UUID) -> None:
+    """Seal a token set for its revocation, and for nothing else.    Raises: Unavailable, SealBroken."""
+    key = await region.tokens.keys.for_sealing(it.tenant)
+    told = {"access_token": it.access_token, "refresh_token": it.refresh_token, "token_type": it.token_type}
+    aad = closing_place(region.name, it.tenant, task_id, it.access_profile).aad("closing")
+    new = NewTask(
+        id=task_id, tenant=it.tenant, connection_id=it.connection_id, access_profile=it.access_profile,
+        integration_id=it.integration_id, data_key_version=key.version,
+        sealed=cipher.seal(key.cipher, key.version, orjson.dumps(told), aad), parameters=it.parameters,
+        reach_hash=it.reach_hash, accounts=it.accounts, subject_hash=it.subject_hash,
+    )  # fmt: skip
+    await tasks.add(tx, new)
+
+
+def ends_alone(integration: Integration | None) -> bool:
+    """Whether a revocation at its provider ends the token set that is sent, and nothing else."""
+    if integration is None or integration.provider.revoke is None:
+        return False
+    try:
+        return facts_of(integration).revoke_reach == "token"
+    except Misconfigured:
+        return False
+
+
 async def _move(
     tx: Db, region: Region, connection: connections.Connection, row: Any, accounts: list[UUID], task_id: UUID
 ) -> bool:
@@ -81,23 +123,19 @@ async def _move(
     )
     version, path, vault = row["data_key_version"], row["kv_path"], region.tokens
     try:
-        told = {
-            "access_token": await vault.open(place, "access_token", version, row["sealed_access"], path),
-            "refresh_token": await vault.open(place, "refresh_token", version, row["sealed_refresh"], path)
+        access = await vault.open(place, "access_token", version, row["sealed_access"], path)
+        refresh = (
+            await vault.open(place, "refresh_token", version, row["sealed_refresh"], path)
             if row["has_refresh"]
-            else None,
-            "token_type": row["token_type"],
-        }
-        key = await vault.keys.for_sealing(connection.tenant_id)
+            else None
+        )
+        leaving = Leaving(
+            tenant=connection.tenant_id, connection_id=connection.id, access_profile=row["access_profile"],
+            integration_id=connection.integration_id, access_token=access, refresh_token=refresh,
+            token_type=row["token_type"], parameters=json.loads(row["parameters"]), reach_hash=row["reach_hash"],
+            accounts=accounts, subject_hash=connection.subject_hash,
+        )  # fmt: skip
+        await leave(tx, region, leaving, task_id)
     except SealBroken:
         return False
-    aad = closing_place(region.name, connection.tenant_id, task_id, row["access_profile"]).aad("closing")
-    new = NewTask(
-        id=task_id, tenant=connection.tenant_id, connection_id=connection.id, access_profile=row["access_profile"],
-        integration_id=connection.integration_id, data_key_version=key.version,
-        sealed=cipher.seal(key.cipher, key.version, orjson.dumps(told), aad),
-        parameters=json.loads(row["parameters"]), reach_hash=row["reach_hash"], accounts=accounts,
-        subject_hash=connection.subject_hash,
-    )  # fmt: skip
-    await tasks.add(tx, new)
     return True

@@ -18,6 +18,7 @@ from gateway.catalog import Integration
 from gateway.connections import grants, scopes, store
 from gateway.connections.states import ISSUED, State
 from gateway.database import Db
+from gateway.ending import closing
 from gateway.integrations.profiles import AccessProfile
 from gateway.outbound import Outbound
 from gateway.regions import Region
@@ -114,7 +115,7 @@ async def keep(due: Due, fresh: Fresh, waited_s: float, now: datetime) -> bool:
         refresh_expires_in_s=_left(refresh_s, waited_s),
     )
     async with due.region.database.transaction() as tx:
-        await grants.lock(tx, grant.connection_id)
+        connection = await grants.lock(tx, grant.connection_id)
         written = await grants.rotate(
             tx, grant, stored.tenant, version, state=state, reason=ledger.reason, ledger=ledger, new=new
         )  # fmt: skip
@@ -124,7 +125,19 @@ async def keep(due: Due, fresh: Fresh, waited_s: float, now: datetime) -> bool:
                 tx, grant.connection_id, ids.uuid7(now), cause=ledger.reason or "refreshed",
                 say="scopes_changed" if changed else None,
             )  # fmt: skip
+        elif connection == "closed" and closing.ends_alone(due.integration):
+            # The end took the token set of before, which is superseded: revoking that one need not end this one.
+            await closing.leave(tx, due.region, _leaving(due, fresh), ids.uuid7(now))
     return written
+
+
+def _leaving(due: Due, fresh: Fresh) -> closing.Leaving:
+    stored, grant = due.stored, due.stored.grant
+    return closing.Leaving(
+        tenant=stored.tenant, connection_id=grant.connection_id, access_profile=grant.access_profile,
+        integration_id=stored.integration_id, access_token=fresh.tokens.access_token, refresh_token=fresh.refresh_token,
+        token_type=fresh.tokens.token_type, parameters=grant.parameters, reach_hash=grant.reach_hash,
+    )  # fmt: skip
 
 
 async def probe(outbound: Outbound, due: Due, public_url: str, now: datetime) -> None:

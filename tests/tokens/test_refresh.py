@@ -16,7 +16,7 @@ from gateway.connections.scopes import Ledger
 from gateway.settings import Settings
 from gateway.vault.tokens import Place
 from providers.errors import Misconfigured
-from providers.oauth import App, TokenSet
+from providers.oauth import SHORT_S, App, TokenSet
 from providers.registry import all_providers
 from tests.clock import FakeClock
 from tests.fakes.misbehaving import changed, error, rate_limited
@@ -58,7 +58,6 @@ TROUBLE: list[tuple[Any, str, int]] = [
     ("close", "provider_unavailable", 5),
     ("no_access_token", "provider_unavailable", 5),
     ("number_for_token", "provider_unavailable", 5),
-    ("odd_expires_in", "provider_unavailable", 5),
     (error("a_new_word"), "provider_unavailable", 5),
     (error("temporarily_unavailable", 503), "provider_unavailable", 5),
     (rate_limited(7), "provider_unavailable", 7),
@@ -158,6 +157,23 @@ async def test_a_revocation_during_a_refresh_stands(account: Account) -> None:
     assert (await account.grant()).token_version == 1
 
 
+async def test_what_a_refresh_brings_after_the_end_is_revoked_too(account: Account) -> None:
+    """The closing task has the refresh token of before; the one that came while the connection ended must not live on."""
+    town = account.town
+    town.provider.misbehave("refresh_token", "slow_answer")
+    await town.pass_s(HOUR_S)
+    reading = asyncio.create_task(account.read())
+    await town.provider.gate.until(1)
+    assert (await town.api("DELETE", account.path)).status_code == 204
+    await town.provider.gate.open()
+    problem(await reading, 409, "connection_closed")
+    async with asyncio.timeout(20):
+        while await town.count("closing_tasks"):
+            await town.gateway.closing_worker(town.gateway.regions.home).run_once()
+    brought = [token for token in town.provider.sandbox.tokens.values() if token.kind == "refresh_token"]
+    assert [token.ended for token in brought] == [True, True], "each was sent, the one that came late too"
+
+
 async def test_a_suspension_during_a_refresh_keeps_what_came(account: Account) -> None:
     """It stays suspended, and once that is lifted its refresh token is the one that still works."""
     town = account.town
@@ -197,6 +213,17 @@ async def test_scopes_are_compared_at_every_refresh(account: Account, scope: str
         assert problem(answer, 409, "reauth_required")["reason"] == "scopes_lost"
         assert grant.ledger.lost == ("messages.read",)
     assert [name for name, _ in await town.events()] == ["active", *names]
+
+
+async def test_a_rotated_token_is_kept_whatever_stands_beside_it(account: Account) -> None:
+    """Its lifetime is no number: the old one is dead at the provider, so this one is kept, and renewed soon."""
+    town = account.town
+    town.provider.misbehave("refresh_token", changed(expires_in="soon"))
+    await town.pass_s(HOUR_S)
+    told = (await account.read()).json()
+    assert (told["token_version"], told["state"]) == (2, "active")
+    await town.pass_s(SHORT_S)
+    assert (await account.read()).json()["token_version"] == 3
 
 
 async def test_a_refresh_token_goes_on_where_none_comes(account: Account) -> None:
