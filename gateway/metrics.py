@@ -127,7 +127,7 @@ REFRESHES = Counter(
 CONNECTS = Counter(
     "posthouse_connect_total",
     "What became of connect sessions, by integration: opened (the button was pressed), consented, connected, scopes_missing, "
-    "denied, wrong_account, provider_error, misconfigured, refused (a callback that is not this browser's or not ours), expired.",
+    "denied, wrong_account, provider_error, misconfigured, awaits_approval, refused (a callback that is not this browser's or not ours), expired.",
     ("integration", "outcome"),
     registry=REGISTRY,
 )

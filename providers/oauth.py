@@ -63,6 +63,8 @@ class OAuthFacts:
     incremental: bool = False  # may ask for just the missing scopes, and gets the union
     profiles: tuple[str, ...] = ()  # fixed access profiles, all filled by one consent (Slack's bot and user)
     minted: tuple[str, ...] = ()  # those of `profiles` whose tokens `mint` makes for the accounts of the identity
+    # What the callback says where somebody else has to approve first: then no code in it counts.
+    awaits_approval: Mapping[str, str] = field(default_factory=dict)
     authorize_extra: Mapping[str, str] = field(default_factory=dict)
     token_extra: Mapping[str, str] = field(default_factory=dict)  # of the code exchange
     refresh_sends_redirect_uri: bool = False

@@ -96,6 +96,8 @@ class Callback:
             return Told(kind="refused", title=title(found.integration))
         if said.error is not None:
             return await self._not_given(found, party, said.error)
+        if party.facts.awaits_approval and party.facts.awaits_approval.items() <= said.more.items():
+            return await self._flow.stopped(found, "awaits_approval", None)
         try:
             return await self._given(found, party, said, proof)
         except Misconfigured as error:

@@ -7,7 +7,7 @@ from typing import Literal
 from uuid import UUID
 
 Kind = Literal[
-    "connected", "scopes_missing", "denied", "wrong_account", "provider_error", "misconfigured",
+    "connected", "scopes_missing", "denied", "wrong_account", "provider_error", "misconfigured", "awaits_approval",
     "expired", "used", "unknown", "other_browser", "refused", "unavailable",
 ]  # fmt: skip
 

@@ -53,6 +53,13 @@ WORDS: dict[Kind, Words] = {
         200, "The account was not connected",
         ("No permission was given at {title}, so nothing was connected and nothing has changed.",), again=True,
     ),
+    "awaits_approval": Words(
+        200, "Somebody has to approve it first",
+        (
+            "Your request was sent, and nothing is connected yet: at {title} an owner of the organization has to approve it.",
+            "When that is done, go back to the app and start again.",
+        ),
+    ),
     "wrong_account": Words(
         403, "That is another account",
         (

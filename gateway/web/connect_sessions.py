@@ -96,7 +96,7 @@ class Session(Answer):
     state: SessionState = Field(description="`returned`: waits for `complete`")
     outcome: str | None = Field(
         description="what its last step came to: `connected`, `scopes_missing`, `denied`, `wrong_account`, `provider_error`, "
-        "`misconfigured`, `wrong_code`"
+        "`misconfigured`, `awaits_approval`, `wrong_code`"
     )
     reason: str | None = Field(description="a code that says more of it")
     created_at: datetime

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+import pytest
 
+from providers.registry import all_providers
 from tests.connect.browser import heading, query_of
-from tests.connect.conftest import Town
+from tests.connect.conftest import Town, declare
 from tests.fakes.misbehaving import How, error, redirect, status
 
 FAILED = "Sandbox did not answer as it should"
@@ -156,6 +158,28 @@ async def test_other_errors_of_the_authorization_endpoint(town: Town) -> None:
         assert (answer.status_code, "hunter2" in answer.text, "odd" in answer.text) == (502, False, False)
         shown = await town.session(made)
         assert (shown["outcome"], shown["reason"]) == (outcome, reason)
+
+
+@pytest.mark.parametrize("drop", [(), ("code",)])
+async def test_somebody_else_has_to_approve_it(town: Town, drop: tuple[str, ...]) -> None:
+    """GitHub's owner of an organization, say: no trouble of the provider's, and no code that came along is exchanged."""
+    sandbox = all_providers()["sandbox"]
+    assert sandbox.oauth is not None
+    facts = replace(sandbox.oauth, awaits_approval={"setup_action": "request"})
+    all_providers()["owned"] = replace(sandbox, facts=replace(sandbox.facts, name="owned"), oauth=facts)
+    try:
+        await declare(town, "other", provider="owned")
+        made, mine = await town.ask(integration="other"), town.browser()
+        callback = httpx.URL(await town.provider.consent(await town.press(made, mine)))
+        for name in drop:
+            callback = callback.copy_remove_param(name)
+        answer = await mine.get(str(callback.copy_set_param("setup_action", "request")))
+    finally:
+        del all_providers()["owned"]
+    assert (answer.status_code, heading(answer)) == (200, "Somebody has to approve it first")
+    shown = await town.session(made)
+    assert (shown["state"], shown["outcome"], shown["connection"]) == ("opened", "awaits_approval", None)
+    assert town.provider.calls["token"] == 0
 
 
 async def test_a_callback_without_code_or_error(town: Town) -> None:

@@ -81,6 +81,12 @@ async def test_an_installation_counts_once_github_says_that_the_user_has_to_do_w
     assert found.accounts == ("installation:42", "account:7", "user:583231")
 
 
+def test_an_organizations_owner_may_have_to_approve_it() -> None:
+    """Only where an app is installed; an authorization asks nobody else."""
+    assert github.oauth_facts({"app_slug": "posthouse-test"}).awaits_approval == {"setup_action": "request"}
+    assert github.oauth_facts({}).awaits_approval == {}
+
+
 @pytest.mark.parametrize("named", ["42", "", "41 ", "041", "None", "41/../42"])
 async def test_an_installation_id_that_somebody_wrote_into_the_url_is_refused(named: str) -> None:
     of = app(callback={"installation_id": named} if named else {})
