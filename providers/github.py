@@ -174,8 +174,9 @@ def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
         profiles=("installation", "user"),
         minted=("installation",),
         grant_kinds=("code", "installation"),
-        # Whoever is no owner of the organization can only ask for it (not verified: the parameter is seen, not documented).
+        # Whoever is no owner of the organization can only ask for it.
         # https://docs.github.com/en/apps/using-github-apps/requesting-a-github-app-from-your-organization-owner
+        # The parameter is not documented, only seen: https://github.com/orgs/community/discussions/42351
         awaits_approval={"setup_action": "request"},
         revoke_reach="installation",
     )

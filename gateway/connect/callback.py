@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl
 
 from gateway import exchange, ids
-from gateway.connect import accounts, parties, secrets, staging, store, wishes
+from gateway.connect import accounts, leaving, parties, secrets, staging, store, wishes
 from gateway.connect.accounts import Known
 from gateway.connect.flow import Flow, Found, back, count, is_of, title
 from gateway.connect.outcomes import Outcome, Redirect, Told
@@ -159,6 +159,8 @@ class Callback:
                 await store.advance(tx, session.id, left, known.subject)
                 if not left:
                     await _returned(tx, found, "scopes_missing" if missing else "connected", code)
+            else:
+                await leaving.brought(tx, self._gateway, region, session, gathered, known.subject)
         if not fits:
             return await self._flow.stopped(found, "wrong_account", None)
         if left:
@@ -224,7 +226,7 @@ async def _missing(found: Found, gathered: list[Brought]) -> tuple[str, ...]:
     """Required scopes that all consents of the session together left out.    Raises: Unavailable."""
     session, region = found.session, found.region
     here = {one.access_profile for one in gathered}
-    earlier = [one for one in await staging.opened(region, session) if one.access_profile not in here]
+    earlier = [one for one in await staging.opened(region.database, region, session) if one.access_profile not in here]
     before = {grant.access_profile: grant.ledger for grant in await grants.of(region.database, [session.connection_id])}
     missing: set[str] = set()
     for one in (*earlier, *gathered):

@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from gateway import ids
-from gateway.connect import accounts, secrets, staging, store
+from gateway.connect import accounts, leaving, secrets, staging, store
 from gateway.connect.flow import count
 from gateway.connect.staging import Brought
 from gateway.connect.store import Session
@@ -92,6 +92,7 @@ class Completion:
                 raise _over(session)
             right = secrets.is_one(code) and session.code_hash == secrets.hashed(region.keyring, "code", code)
             if not right and session.state == "returned" and await store.guessed(tx, session.id) >= MOST_GUESSES:
+                await leaving.staged(tx, self._gateway, region, session)
                 await store.fail(tx, session, "wrong_code", None)
         if not right:
             raise WrongCode("That is not the code that this session's return URL brought.")
@@ -102,7 +103,7 @@ class Completion:
         before = {grant.access_profile: grant for grant in await grants.of(region.database, [session.connection_id])}
         placed = []
         try:
-            brought = await staging.opened(region, session)
+            brought = await staging.opened(region.database, region, session)
             same = await _is_same(region.database, session, brought)
             for one in brought:
                 found = before.get(one.access_profile)

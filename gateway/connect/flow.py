@@ -18,7 +18,7 @@ import structlog
 
 from gateway import exchange, ids, metrics
 from gateway.catalog import Integration
-from gateway.connect import parties, secrets, store, wishes
+from gateway.connect import leaving, parties, secrets, store, wishes
 from gateway.connect.outcomes import Kind, Offer, Outcome, Redirect, Told
 from gateway.connect.parties import Party
 from gateway.connect.secrets import Proof
@@ -114,6 +114,7 @@ class Flow:
         session, database = found.session, found.region.database
         if kind == "misconfigured":  # nobody in front of a browser can mend that
             async with database.transaction() as tx:
+                await leaving.staged(tx, self.gateway, found.region, session)
                 await store.fail(tx, session, kind, reason)
         else:
             await store.note(database, session.id, kind, reason)

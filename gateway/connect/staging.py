@@ -74,10 +74,10 @@ async def put(tx: Db, session: Session, sealed: Iterable[Sealed]) -> None:
         await store.stage(tx, session, access_profile, version, data)
 
 
-async def opened(region: Region, session: Session) -> list[Brought]:
+async def opened(db: Db, region: Region, session: Session) -> list[Brought]:
     """What is staged, its lifetimes counted from now.    Raises: Unavailable, SealBroken."""
     found = []
-    for row in await store.staged(region.database, session.id):
+    for row in await store.staged(db, session.id):
         place = staged_place(region.name, session.tenant_id, session.id, row.access_profile)
         text = await region.tokens.open(place, "staged", row.data_key_version, row.sealed)
         found.append(_from_text(row.access_profile, text, row.age_s))

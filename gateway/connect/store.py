@@ -248,11 +248,11 @@ async def guessed(tx: Db, session_id: UUID) -> int:
     return int(await tx.fetchval(GUESSED, session_id))
 
 
-EXPIRE = """UPDATE gateway.connect_sessions SET state = 'expired', state_hash = NULL, sealed_verifier = NULL
+EXPIRE = f"""UPDATE gateway.connect_sessions SET state = 'expired', state_hash = NULL, sealed_verifier = NULL
              WHERE id IN (SELECT id FROM gateway.connect_sessions
                            WHERE state IN ('created', 'opened', 'returned') AND expires_at <= gateway.now()
                            ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-             RETURNING id, integration_id, connection_id, reconnects"""
+             RETURNING {COLUMNS}"""  # noqa: S608 - a constant of this file
 ABANDON = "DELETE FROM gateway.connections WHERE id = ANY ($1::uuid[]) AND state = 'pending'"
 FORGET = """DELETE FROM gateway.connect_sessions WHERE id IN (
               SELECT id FROM gateway.connect_sessions
@@ -260,13 +260,16 @@ FORGET = """DELETE FROM gateway.connect_sessions WHERE id IN (
                ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)"""
 
 
-async def expire(tx: Db, limit: int) -> list[UUID]:
-    """End sessions whose time is over, with their staged tokens and pending connections; their integrations."""
-    rows = await tx.fetch(EXPIRE, limit)
-    await tx.execute(UNSTAGE, [row["id"] for row in rows])
-    await tx.execute(ABANDON, [row["connection_id"] for row in rows if not row["reconnects"]])
+async def expire(tx: Db, limit: int) -> list[Session]:
+    """End sessions whose time is over."""
+    return [_session(row) for row in await tx.fetch(EXPIRE, limit)]
+
+
+async def forget(tx: Db, expired: Sequence[Session], limit: int) -> None:
+    """The staged tokens and pending connections of sessions that have expired; and sessions that ended long ago."""
+    await tx.execute(UNSTAGE, [one.id for one in expired])
+    await tx.execute(ABANDON, [one.connection_id for one in expired if not one.reconnects])
     await tx.execute(FORGET, limit, KEPT_S)
-    return [row["integration_id"] for row in rows]
 
 
 def _maybe(row: Any) -> Session | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.connect import store
+from gateway.connect import leaving, store
 from gateway.connect.flow import count
 from gateway.service import Gateway
 
@@ -16,12 +16,15 @@ async def run_once(gateway: Gateway) -> int:
     for region in gateway.regions:
         while True:
             async with region.database.transaction() as tx:
-                integrations = await store.expire(tx, AT_ONCE)
-            for integration_id in integrations:
-                integration = gateway.catalog.integration_by_id(integration_id)
+                sessions = await store.expire(tx, AT_ONCE)
+                for session in sessions:
+                    await leaving.staged(tx, gateway, region, session)
+                await store.forget(tx, sessions, AT_ONCE)
+            for session in sessions:
+                integration = gateway.catalog.integration_by_id(session.integration_id)
                 if integration is not None:
                     count(integration, "expired")
-            ended += len(integrations)
-            if len(integrations) < AT_ONCE:
+            ended += len(sessions)
+            if len(sessions) < AT_ONCE:
                 break
     return ended

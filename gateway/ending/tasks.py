@@ -127,14 +127,14 @@ CONSENTING = """SELECT EXISTS (SELECT FROM gateway.connect_sessions
                  WHERE integration_id = $1 AND state IN ('opened', 'returned') AND subject_hash = $2 AND expires_at > gateway.now())"""
 
 
-async def shared(db: Db, task: Task) -> bool:
+async def shared(db: Db, integration: UUID, reach: UUID | None, accounts: Sequence[UUID]) -> bool:
     """Whether a live grant of this region shares what a revocation would reach."""
-    return bool(await db.fetchval(SHARED, task.integration_id, task.reach_hash, list(task.accounts)))
+    return bool(await db.fetchval(SHARED, integration, reach, list(accounts)))
 
 
-async def consented(db: Db, task: Task) -> bool:
+async def consented(db: Db, integration: UUID, subject: UUID) -> bool:
     """Whether the account has just consented anew, and its session has yet to be completed."""
-    return bool(await db.fetchval(CONSENTING, task.integration_id, task.subject_hash))
+    return bool(await db.fetchval(CONSENTING, integration, subject))
 
 
 REGIONS = (

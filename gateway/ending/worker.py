@@ -103,9 +103,10 @@ class Worker:
             if not self.regions.holds(name):
                 raise _Later("region_elsewhere")  # a process that serves it may take the task
             database = self.regions.get(name).database
-            if await tasks.shared(database, task):
+            if await tasks.shared(database, task.integration_id, task.reach_hash, task.accounts):
                 return True
-            if task.subject_hash is not None and await tasks.consented(database, task):
+            subject = task.subject_hash
+            if subject is not None and await tasks.consented(database, task.integration_id, subject):
                 raise _Later("consent_under_way")
         return False
 

@@ -224,6 +224,32 @@ async def test_two_reconnects_at_once_are_two_generations(town: Town) -> None:
     assert await town.token(grant) in town.provider.sandbox.tokens
 
 
+async def revoked(town: Town) -> None:
+    """All closing tasks have been done; the gateway's own loop may be at them too."""
+    async with asyncio.timeout(20):
+        while await town.count("closing_tasks"):
+            await town.gateway.closing_worker(town.gateway.regions.home).run_once()
+
+
+async def test_what_another_account_gave_is_revoked(town: Town) -> None:
+    """Unless somebody here lives by that account; what the connection has is left alone."""
+    first = await town.connect()
+
+    async def by_another() -> None:
+        made = await town.ask(connection=first["connection"])
+        await town.consent(made, user="user-2")
+        assert (await town.session(made))["outcome"] == "wrong_account"
+        await revoked(town)
+
+    await by_another()
+    assert town.provider.grants("user-2") == []
+    other = await town.connect(consent={"user": "user-2"})
+    await by_another()
+    assert len(town.provider.grants("user-2")) == 2
+    for connection in (first, other):
+        assert (await town.api("GET", f"/v1/connections/{connection['connection']}/token")).status_code == 200
+
+
 async def test_what_is_not_completed_ends(town: Town) -> None:
     """After ten minutes the staged tokens and the pending connection are gone, and the code with them."""
     made, idle = await town.ask(external_id="e-1"), await town.ask()
@@ -236,6 +262,8 @@ async def test_what_is_not_completed_ends(town: Town) -> None:
     assert await sweep.run_once(town.gateway) == 2
     assert (await town.session(idle))["state"] == "expired"
     assert await town.count("staged_tokens") + await town.count("connections") == 0
+    await revoked(town)
+    assert town.provider.grants() == [], "nobody has its tokens: then nobody is to have them at the provider"
     await town.connect(external_id="e-1")
     await town.pass_s(31 * 24 * 3600)
     await sweep.run_once(town.gateway)
