@@ -100,6 +100,11 @@ def account_hash(keyring: Keyring, integration: UUID, account: str) -> UUID:
     return keyring.mac_id("account", integration.bytes + account.encode("utf-8", "surrogatepass"))
 
 
+def subject_hash(keyring: Keyring, integration: UUID, subject: str) -> UUID:
+    """What is stored of `Identity.subject` (connections.subject_hash): a keyed hash under the *control* keyring."""
+    return keyring.mac_id("subject", integration.bytes + subject.encode("utf-8", "surrogatepass"))
+
+
 def reach_hash(keyring: Keyring, integration: UUID, reach: str) -> UUID:
     """What is stored of `Identity.reach` (grants.reach_hash): a keyed hash under the *control* keyring.
 

@@ -17,7 +17,7 @@ from gateway.catalog import Integration
 from gateway.connections.scopes import Ledger, compared
 from gateway.connections.states import State
 from gateway.exchange import facts_of, minted_for
-from gateway.regions import account_hash, reach_hash
+from gateway.regions import account_hash, reach_hash, subject_hash
 from gateway.vault.keyring import Keyring
 from providers.errors import Misconfigured
 from providers.oauth import App, OAuthFacts, filled
@@ -67,7 +67,7 @@ def ready(keyring: Keyring, integration: Integration, line: Line, now: datetime,
         accounts = tuple(sorted({account_hash(keyring, integration.id, account) for account in line.accounts}))
     elif marks is not None:
         accounts = tuple(sorted(set(marks.accounts)))
-    subject = account_hash(keyring, integration.id, line.subject) if line.subject is not None else None
+    subject = subject_hash(keyring, integration.id, line.subject) if line.subject is not None else None
     grants = {}
     for name, tokens in line.access_profiles.items():
         reach = reach_hash(keyring, integration.id, line.reach) if line.reach is not None else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from gateway.connections.store import Connection
-from gateway.regions import account_hash, reach_hash
+from gateway.regions import account_hash, reach_hash, subject_hash
 from gateway.vault.keyring import Keyring
 from providers.oauth import Identity
 
@@ -23,7 +23,7 @@ class Known:
 def hashed(keyring: Keyring, integration: UUID, identity: Identity) -> Known:
     """Of one integration: the same account at another one is another hash."""
     return Known(
-        keyring.mac_id("subject", integration.bytes + identity.subject.encode("utf-8", "surrogatepass")),
+        subject_hash(keyring, integration, identity.subject),
         tuple(account_hash(keyring, integration, account) for account in dict.fromkeys(identity.accounts)),
         None if identity.reach is None else reach_hash(keyring, integration, identity.reach),
     )

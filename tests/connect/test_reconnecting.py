@@ -97,6 +97,20 @@ async def test_a_switch_with_scopes_missing_keeps_nothing_of_the_former_account(
     assert town.provider.sandbox.tokens[await town.token(grant)].grant is theirs
 
 
+async def test_an_imported_account_is_held_to_its_subject(town: Town) -> None:
+    """What the line names is what the provider says at a reconnect; and nobody else's consent counts."""
+    line = {
+        "tenant": "acme", "integration": "sandbox", "external_id": "e-1", "subject": "account:user-1",
+        "access_profiles": {"reader": {"access_token": "a", "refresh_token": "r", "expires_at": "2020-01-01T00:00:00Z"}},
+    }  # fmt: skip
+    [told] = (await town.api("POST", "/v1/connections/import", {"connections": [line]})).json()["results"]
+    assert told["result"] == "imported", told
+    for user, outcome in (("user-2", "wrong_account"), ("user-1", "connected")):
+        made = await town.ask(connection=told["connection"])
+        await town.consent(made, user=user)
+        assert (await town.session(made))["outcome"] == outcome
+
+
 async def test_a_registered_account_is_held_to_its_names(town: Town) -> None:
     """The platform registered it by account key: a consent of that account joins, of another one it is refused."""
     body = {"tenant": "acme", "integration": "sandbox", "accounts": ["account:user-1"]}

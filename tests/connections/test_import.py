@@ -12,7 +12,7 @@ from typing import Any
 from gateway import ids
 from gateway.connections import grants
 from gateway.connections.grants import Grant, may_refresh
-from gateway.regions import account_hash, reach_hash
+from gateway.regions import reach_hash, subject_hash
 from tests.web.conftest import Api, problem
 
 SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
@@ -90,7 +90,7 @@ async def test_a_line_becomes_a_connection_with_its_grant(api: Api) -> None:
     assert grant.expires_at == SOON
     assert may_refresh(grant)
     row = await api.gateway.regions.home.database.fetchrow("SELECT * FROM gateway.connections")
-    assert row["subject_hash"] == account_hash(keyring, integration.id, "user:1")
+    assert row["subject_hash"] == subject_hash(keyring, integration.id, "user:1")
     hints = await api.gateway.control.fetchval("SELECT count(*) FROM control.account_regions")
     assert hints == 2, "the account, and what a revocation reaches"
     [(name, said)] = await events(api)
