@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import asyncpg
 import structlog
 
 from gateway import ids
@@ -75,8 +76,13 @@ class Completion:
         for _ in range(TRIES):
             placed, paths = await self._placed(region, session)
             await self._hint(region, session, placed)
-            async with region.database.transaction() as tx:  # if its answer is lost, it may have happened all the same
-                done = await self._move(tx, session, placed, event_id)
+            try:
+                async with (
+                    region.database.transaction() as tx
+                ):  # if its answer is lost, it may have happened all the same
+                    done = await self._move(tx, session, placed, event_id)
+            except asyncpg.UniqueViolationError:  # a twin came at the same moment: the next look sees it
+                done = None
             if done is not None:
                 return done
             await region.tokens.discard(paths)  # never named by a row

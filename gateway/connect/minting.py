@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+import asyncpg
+
 from gateway import exchange, ids
 from gateway.catalog import Integration
 from gateway.connect import accounts, parties, wishes
+from gateway.connect.accounts import Known
 from gateway.connect.asking import invalid, profiles_of
 from gateway.connect.parties import Party
 from gateway.connect.staging import Kind
@@ -20,6 +23,7 @@ from gateway.connections import store as connections
 from gateway.connections.grants import NewTokens
 from gateway.connections.store import Connection, NewConnection
 from gateway.errors import Conflict
+from gateway.integrations.profiles import AccessProfile
 from gateway.regions import Region
 from gateway.service import Gateway
 from gateway.tokens.problems import IntegrationBroken, ProviderUnavailable
@@ -60,6 +64,18 @@ async def connect(
         known = accounts.hashed(gateway.control_keyring, integration.id, identity)
     told = [*new.accounts, *([] if known is None or known.reach is None else [known.reach])]
     await connections.hint(gateway.control, integration.id, told, region.name)
+    try:
+        return await _made(region, new, sealed, profiles, known, event_id)
+    except asyncpg.UniqueViolationError:  # a twin came at the same moment
+        await _refuse_twin(region, new)
+        raise
+
+
+async def _made(
+    region: Region, new: NewConnection, sealed: Sequence[tuple[str, Kind, TokenSet, NewTokens]],
+    profiles: Mapping[str, AccessProfile], known: Known | None, event_id: UUID,
+) -> Connection:  # fmt: skip
+    """The connection with its grants and tokens, in one transaction."""
     async with region.database.transaction() as tx:
         await connections.expect(tx, new)
         await grants.lock(tx, new.id)

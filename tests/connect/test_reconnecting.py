@@ -6,13 +6,19 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 
 from gateway import ids
 from gateway.connect import sweep
 from gateway.connections import grants
 from gateway.connections import store as connections
+from gateway.connections.store import NewConnection
 from tests.connect.browser import heading, query_of
 from tests.connect.conftest import Town
+from tests.web.conftest import problem
+
+WAITS = """SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+                           WHERE NOT granted AND locktype = 'transactionid' AND datname = current_database())"""
 
 REQUIRED = "messages.read"
 
@@ -321,3 +327,32 @@ async def test_an_external_id_is_given_once(town: Town) -> None:
     assert (await town.complete(sessions[1], codes[1], status=409))["connection"] == first["connection"]
     assert (await town.ask(external_id="e-1", status=409))["connection"] == first["connection"]
     assert await town.count("tokens") == 1
+
+
+@pytest.mark.parametrize("minted", [False, True])
+async def test_an_external_id_that_is_given_away_at_this_moment(town: Town, minted: bool) -> None:
+    """Two writers who cannot see each other yet: the second is told where it went, as if it had come later."""
+    region = town.gateway.regions.home
+    integration = town.gateway.catalog.integration("sandbox")
+    assert integration is not None
+    if not minted:
+        made = await town.ask(external_id="e-1")
+        code = query_of(await town.consent(made))["code"]
+    twin = NewConnection(
+        id=town.gateway.new_id(), tenant_id="acme", integration_id=integration.id, external_id="e-1", end_user_id=None,
+        labels={}, accounts=(),
+    )  # fmt: skip
+    asked = {"tenant": "acme", "integration": "sandbox", "external_id": "e-1", "access_profiles": ["reader"]}
+    async with region.database.transaction() as tx:
+        await connections.register(tx, twin, town.gateway.new_id())
+        if minted:
+            second = asyncio.create_task(town.api("POST", "/v1/connections", asked))
+        else:
+            second = asyncio.create_task(
+                town.api("POST", f"/v1/connect/sessions/{made['id']}/complete", {"code": code})
+            )
+        async with asyncio.timeout(20):
+            while not await region.database.fetchval(WAITS):  # noqa: ASYNC110 - on a result
+                await asyncio.sleep(0)
+    assert problem(await second, 409, "conflict")["connection"] == ids.show(ids.CONNECTION, twin.id)
+    assert await town.count("tokens") == 0
