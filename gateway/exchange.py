@@ -17,6 +17,8 @@ from providers.errors import Misconfigured, OddAnswer
 from providers.oauth import App, Asked, OAuthFacts, TokenSet
 from providers.registry import Provider
 
+UNUSABLE = "integration_unusable"
+
 
 def redirect_uri(public_url: str, integration: Integration) -> str:
     """Where the provider sends the browser back to: one for each integration, so that a mixed-up answer shows itself."""
@@ -54,7 +56,12 @@ def app_of(
 
 
 def facts_of(integration: Integration) -> OAuthFacts:
-    """The facts for this integration's settings.    Raises: Misconfigured, this provider connects no accounts."""
+    """The facts for this integration's settings.
+
+    Raises: Misconfigured, this provider connects no accounts, or the settings cannot be used.
+    """
+    if integration.trouble is not None:
+        raise Misconfigured(UNUSABLE)
     facts = integration.provider.oauth_for(integration.settings)
     if facts is None:
         raise Misconfigured("connects_no_accounts")

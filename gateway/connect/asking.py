@@ -145,10 +145,12 @@ async def _make(
 
 
 def _facts(integration: Integration) -> OAuthFacts:
-    """Raises: Invalid, nobody consents there."""
+    """Raises: Invalid, nobody consents there; Conflict, it cannot be used."""
     try:
         facts = exchange.facts_of(integration)
-    except Misconfigured:
+    except Misconfigured as error:
+        if error.code == exchange.UNUSABLE:
+            raise Conflict("The integration cannot be used: see `posthouse doctor`.") from None
         raise invalid("integration", "is of a provider that connects no accounts") from None
     if facts.authorize_url is None:
         raise invalid("integration", "needs no user's consent: make the connection with POST /v1/connections")

@@ -26,7 +26,7 @@ from gateway.connect.store import Session
 from gateway.integrations.profiles import returns_to
 from gateway.regions import Region
 from gateway.service import Gateway
-from providers.errors import ProviderError
+from providers.errors import Misconfigured, ProviderError
 from providers.oauth import Asked
 
 CONSENT_S = 600.0  # how long a consent may take, from the button to the callback
@@ -57,7 +57,10 @@ class Flow:
         session = found.session
         if (kind := _closed(session)) is not None:
             return Told(kind=kind, title=title(found.integration), back=back(found.integration, session))
-        facts = exchange.facts_of(found.integration)
+        try:
+            facts = exchange.facts_of(found.integration)
+        except Misconfigured:  # it may be mended before the button is pressed: so nothing is noted yet
+            return Told(kind="misconfigured", title=title(found.integration), back=back(found.integration, session))
         ahead, consents = session.asked, 0
         while ahead:
             ahead, consents = ahead[len(wishes.next_consent(ahead, facts)) :], consents + 1

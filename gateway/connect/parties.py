@@ -45,8 +45,6 @@ class Party:
 
 def party(gateway: Gateway, integration: Integration, parameters: Mapping[str, str]) -> Party:
     """`parameters`: the URL parts that were chosen for the session.    Raises: Misconfigured, NotAllowed."""
-    if integration.trouble is not None:
-        raise Misconfigured("integration_unusable")
     facts = exchange.facts_of(integration)
     app = exchange.app_of(integration, gateway.settings.public_url, parameters, now=gateway.clock.now())
     http = gateway.outbound.for_app(integration.provider.facts.name, facts, app, kind="connect")

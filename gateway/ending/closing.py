@@ -64,13 +64,9 @@ async def end(
 
 def _can_be_revoked(integration: Integration | None, row: Any) -> bool:
     """Held tokens are another system's still: it would lose them. Revoked ones are gone already."""
-    if integration is None or integration.provider.revoke is None or row["held"] or row["state"] == "revoked":
-        return False
-    try:
-        facts_of(integration)
-    except Misconfigured:
-        return False
-    return True
+    if integration is None or integration.provider.oauth is None or integration.provider.revoke is None:
+        return False  # one that is only broken may be mended in time: the worker tries
+    return not row["held"] and row["state"] != "revoked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -203,3 +204,29 @@ async def test_minting_that_fails_makes_no_connection(town: Town) -> None:
     assert await town.count("connections") == 0
     asked["access_profiles"] = ["nobody"]
     problem(await town.api("POST", "/v1/connections", asked), 422, "invalid")
+
+
+async def test_an_integration_that_cannot_be_used(town: Town) -> None:
+    """Its settings do not fit (another release wrote them, say): no link is made, one that is out says so; what ends
+    meanwhile is revoked when it is mended."""
+    done, made, mine = await town.connect(), await town.ask(), town.browser()
+    control, catalog = town.gateway.control, town.gateway.catalog
+    kept = await control.fetchval("SELECT settings FROM control.integrations")
+    await control.execute("UPDATE control.integrations SET settings = '{}'")
+    await catalog.refresh()
+    assert "doctor" in (await town.ask(status=409))["detail"]
+    for _ in range(2):
+        assert heading(await mine.get(made["url"])) == "The app is not set up correctly"
+    assert (await town.session(made))["state"] == "created"
+    assert (await town.api("DELETE", f"/v1/connections/{done['connection']}")).status_code == 204
+    worker = town.gateway.closing_worker(town.gateway.regions.home)
+    await worker.run_once()
+    assert await town.count("closing_tasks") == 1
+    await control.execute("UPDATE control.integrations SET settings = $1", kept)
+    await catalog.refresh()
+    await town.pass_s(60)
+    async with asyncio.timeout(20):
+        while await town.count("closing_tasks"):
+            await worker.run_once()
+    assert town.provider.grants() == []
+    await town.consent(made, mine)
