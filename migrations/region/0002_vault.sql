@@ -105,6 +105,7 @@ CREATE TABLE gateway.connect_sessions (
 CREATE INDEX ON gateway.connect_sessions (expires_at);
 CREATE INDEX connect_sessions_open ON gateway.connect_sessions (expires_at) WHERE state IN ('created', 'opened', 'returned');
 CREATE INDEX ON gateway.connect_sessions (tenant_id, id);
+CREATE INDEX ON gateway.connect_sessions (connection_id, id);
 
 CREATE TABLE gateway.staged_tokens (
   session_id uuid NOT NULL REFERENCES gateway.connect_sessions ON DELETE CASCADE,
