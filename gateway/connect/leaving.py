@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from gateway.connect import staging
+from gateway.connect import staging, store
 from gateway.connect.staging import Brought
 from gateway.connect.store import Session
 from gateway.database import Db
@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 async def staged(tx: Db, gateway: Gateway, region: Region, session: Session) -> None:
     """What is staged for a session that ends. The caller forgets it.    Raises: Unavailable."""
     if session.subject_hash is None or not _may_be_sent(gateway, session):
+        return
+    if not await store.only_here(tx, session.id):
         return
     try:
         sets = await staging.opened(tx, region, session)

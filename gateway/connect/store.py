@@ -165,10 +165,11 @@ async def claim(tx: Db, *, state_hash: bytes, browser_hash: bytes, integration_i
     return sealed
 
 
-STAGE = """INSERT INTO gateway.staged_tokens (session_id, access_profile, tenant_id, data_key_version, sealed, answered_at)
-           VALUES ($1, $2, $3, $4, $5, gateway.now())
+STAGE = """INSERT INTO gateway.staged_tokens (session_id, access_profile, tenant_id, data_key_version, sealed, answered_at, epoch)
+           SELECT $1, $2, $3, $4, $5, gateway.now(), epoch FROM gateway.epoch
            ON CONFLICT (session_id, access_profile) DO UPDATE
-              SET (data_key_version, sealed, answered_at) = (excluded.data_key_version, excluded.sealed, excluded.answered_at)"""
+              SET (data_key_version, sealed, answered_at, epoch)
+                = (excluded.data_key_version, excluded.sealed, excluded.answered_at, excluded.epoch)"""
 
 
 async def stage(tx: Db, session: Session, access_profile: str, data_key_version: int, sealed: bytes) -> None:
@@ -192,6 +193,15 @@ STAGED = """SELECT access_profile, data_key_version, sealed, extract(epoch FROM 
 
 async def staged(db: Db, session_id: UUID) -> list[Staged]:
     return [Staged(**dict(row)) for row in await db.fetch(STAGED, session_id)]
+
+
+ONLY_HERE = """SELECT coalesce(bool_and(t.epoch = e.epoch AND e.identity = gateway.identity()), false)
+                 FROM gateway.staged_tokens t CROSS JOIN gateway.epoch e WHERE t.session_id = $1"""
+
+
+async def only_here(db: Db, session_id: UUID) -> bool:
+    """Whether what is staged came into this very database: out of a backup, it may be in use (PROTOCOLS 12)."""
+    return bool(await db.fetchval(ONLY_HERE, session_id))
 
 
 ADVANCE = (

@@ -114,6 +114,7 @@ CREATE TABLE gateway.staged_tokens (
   data_key_version integer NOT NULL,
   sealed bytea NOT NULL,              -- the whole token set as JSON; purpose `staged`
   answered_at timestamptz NOT NULL,
+  epoch bigint NOT NULL,              -- of the log, then: in a copy of the database it may have been completed elsewhere
   PRIMARY KEY (session_id, access_profile),
   FOREIGN KEY (tenant_id, data_key_version) REFERENCES gateway.data_keys (tenant_id, version)
 );

@@ -290,6 +290,16 @@ async def test_what_is_not_completed_ends(town: Town) -> None:
     assert await town.count("connect_sessions") == 0
 
 
+async def test_what_is_staged_in_a_copy_of_the_database_is_not_revoked(town: Town) -> None:
+    """Where it was copied from it may have been completed, and be in use."""
+    await town.consent(await town.ask())
+    await town.gateway.regions.home.database.execute("UPDATE gateway.epoch SET epoch = epoch + 1")
+    await town.pass_s(610)
+    assert await sweep.run_once(town.gateway) == 1
+    assert await town.count("staged_tokens") + await town.count("closing_tasks") == 0
+    assert len(town.provider.grants()) == 1
+
+
 async def test_a_pending_connection_has_no_deliveries(town: Town) -> None:
     """Nothing is attributed before the platform has completed it, and everything after."""
     made = await town.ask()

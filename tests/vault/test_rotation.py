@@ -160,7 +160,7 @@ async def add_others(database: Database, keys: DataKeys, tenant: str) -> list[Ot
         session, tenant, NOW,
     )  # fmt: skip
     await database.execute(
-        "INSERT INTO gateway.staged_tokens VALUES ($1, 'reader', $2, $3, $4, $5)", session, tenant, key.version,
+        "INSERT INTO gateway.staged_tokens VALUES ($1, 'reader', $2, $3, $4, $5, 0)", session, tenant, key.version,
         sealed_text(key, "staged", staged_place(REGION, tenant, session, "reader").aad("staged")), NOW,
     )  # fmt: skip
     await database.execute(

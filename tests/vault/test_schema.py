@@ -16,7 +16,7 @@ COLUMNS = {
         "connection_id", "access_profile", "tenant_id", "generation", "token_version", "data_key_version", "sealed_access",
         "sealed_refresh", "kv_path", "has_refresh", "token_type", "issued_at", "expires_at", "refresh_expires_at",
     },
-    "staged_tokens": {"session_id", "access_profile", "tenant_id", "data_key_version", "sealed", "answered_at"},
+    "staged_tokens": {"session_id", "access_profile", "tenant_id", "data_key_version", "sealed", "answered_at", "epoch"},
     "closing_tasks": {
         "id", "tenant_id", "connection_id", "access_profile", "integration_id", "data_key_version", "sealed", "parameters",
         "due_at", "until", "tries", "last_error", "lease_until", "fence",
