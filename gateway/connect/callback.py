@@ -161,6 +161,7 @@ class Callback:
                     await _returned(tx, found, "scopes_missing" if missing else "connected", code)
             else:
                 await leaving.brought(tx, self._gateway, region, session, gathered, known.subject)
+                await self._say_wrong(tx, now)  # last: it takes the log's lock
         if not fits:
             return await self._flow.stopped(found, "wrong_account", None)
         if left:
@@ -169,19 +170,20 @@ class Callback:
         return _end(found, code, missing)
 
     async def _fits(self, tx: Db, session: Session, known: Known) -> bool:
-        """Is it the account that this session is about? If not, the stream says so: somebody may be trying something."""
+        """Is it the account that this session is about?"""
         if session.subject_hash is not None and session.subject_hash != known.subject:
-            fits = False  # two consents of one session, of two accounts
-        elif not session.reconnects or session.allow_account_switch:
+            return False  # two consents of one session, of two accounts
+        if not session.reconnects or session.allow_account_switch:
             return True
-        else:
-            connection = await connections.get(tx, session.connection_id)
-            held = await connections.accounts_of(tx, connection.id)
-            fits = accounts.is_same(connection, held, known.subject, known.accounts)
-        if not fits and session.reconnects and await grants.lock(tx, session.connection_id) is not None:
+        connection = await connections.get(tx, session.connection_id)
+        held = await connections.accounts_of(tx, connection.id)
+        return accounts.is_same(connection, held, known.subject, known.accounts)
+
+    async def _say_wrong(self, tx: Db, session: Session) -> None:
+        """On the stream, where there is a connection to say it of: somebody may be trying something."""
+        if session.reconnects and await grants.lock(tx, session.connection_id) is not None:
             event_id = ids.uuid7(self._gateway.clock.now())
             await connections.settle(tx, session.connection_id, event_id, cause="connect", say="wrong_account")
-        return fits
 
 
 def _is_from(party: Party, iss: str | None) -> bool:
