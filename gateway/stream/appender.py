@@ -105,9 +105,8 @@ class Appender:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            await asyncio.sleep(0)  # one turn of the loop: what is readable already joins, and nobody waits for it
             while self._queue:
-                # At once, before the answers to the batch before are written: the database works on it meanwhile.
+                await asyncio.sleep(0)  # one turn of the loop: what is readable already joins, and nobody waits for it
                 batch = self._take()
                 await self._deliver(batch)
             if self._stopping:
