@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from gateway.connect.secrets import Proof
 from gateway.vault.jwe import PrivateKey
 from gateway.web.app import ROUTES
 from tests.canaries.echoes import ECHOES, odd_tokens
-from tests.canaries.hearing import Canaries, Ear, of_provider, route_of
+from tests.canaries.hearing import UNKNOWN_NAME, Canaries, Ear, of_provider
 from tests.connect.browser import Browser, query_of
 from tests.connect.conftest import BACK, Town, declare
 from tests.fakes.misbehaving import changed
@@ -66,6 +67,12 @@ class Story:
         self.canaries.add(kind, made)
         return made
 
+    def hex(self, kind: str) -> str:
+        """One as many providers make them."""
+        made = sha256(self.ascii(kind).encode()).hexdigest()[:40]
+        self.canaries.add(kind, made)
+        return made
+
     async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
         """A request that succeeds; its JSON, if it has any."""
         answer = await self.town.api(method, path, body, **more)
@@ -109,7 +116,7 @@ class Story:
         await self.ask("POST", "/v1/connections/activate", {"tenant": "acme"})
         await self.ask("POST", "/v1/connections/hold", {"integration": "other"})
         bad = [self.line(access_token=self.secret("refused token"), expires_at=self.secret("odd time")),
-               self.line() | {"tenant": self.ascii("no tenant")}, {**self.line(), self.secret("odd field"): 1},
+               self.line() | {"tenant": self.ascii("no tenant")}, {**self.line(), self.secret(UNKNOWN_NAME): self.secret("odd value")},
                self.line() | {"access_profiles": self.secret("odd profiles")}]  # fmt: skip
         told = await self.ask("POST", "/v1/connections/import", {"connections": bad})
         assert [one["result"] for one in told["results"]] == ["refused"] * 4
@@ -119,7 +126,7 @@ class Story:
 
     def line(self, **tokens: Any) -> dict[str, Any]:
         self._number += 1
-        known = {"access_token": self.secret("access token"), "refresh_token": self.secret("refresh token")}
+        known = {"access_token": self.secret("access token"), "refresh_token": self.hex("refresh token")}
         return {
             "tenant": "acme", "integration": "sandbox", "external_id": f"e-{self._number}",
             "access_profiles": {"reader": {**known, "expires_at": LONG_AGO, **tokens}},
@@ -237,10 +244,11 @@ class Story:
         await mine.get(f"{self.public}/connect/{self.ascii('no link')}")
         callback = f"{self.public}/oauth/callback/sandbox"
         await mine.get(f"{callback}?state={self.ascii('no state')}&code={self.ascii('no code')}")
-        made = await self.town.ask()
-        state = query_of(await mine.press(await mine.get(made["url"])))["state"]
-        said = self.ascii("error text")
-        await mine.get(f"{callback}?state={state}&iss={self.town.provider.base_url}&error={said}&error_description={said}")
+        for said in (self.ascii("error text"), self.hex("error text")):
+            made = await self.town.ask()
+            state = query_of(await mine.press(await mine.get(made["url"])))["state"]
+            told = f"state={state}&iss={self.town.provider.base_url}&error={said}&error_description={said}"
+            await mine.get(f"{callback}?{told}")
         made = await self.town.ask()
         state = query_of(await mine.press(await mine.get(made["url"])))["state"]
         await mine.get(f"{callback}?state={state}&iss={self.town.provider.base_url}&code={self.ascii('wrong code')}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from urllib.parse import quote, unquote_plus
+from urllib.parse import parse_qs, quote, unquote_plus
 
 from tests.fakes.misbehaving import How, Turn
 
@@ -37,6 +37,13 @@ def _plain(status: int, kind: tuple[bytes, bytes], *header_names: bytes) -> How:
     return how
 
 
+async def bare(turn: Turn) -> None:
+    """An error code that is a secret itself, and nothing else: in lower-case hex it looks much like a word."""
+    sent = parse_qs(turn.body.decode("latin-1"))
+    found = next((sent[name][0] for name in ("refresh_token", "token", "code") if name in sent), heard(turn))
+    await turn.answer(400, [JSON], json.dumps({"error": found}).encode())
+
+
 async def elsewhere(turn: Turn) -> None:
     """A redirect that has it all in its query."""
     where = b"http://127.0.0.1:9/?sent=" + quote(heard(turn)).encode()
@@ -60,6 +67,7 @@ async def hung_up(turn: Turn) -> None:
 ECHOES: dict[str, How] = {
     "400, described": _json(400),
     "400, as the error": _json(400, "error", "error_uri"),
+    "400, a secret as the code": bare,
     "401, described": _json(401),
     "200 with an error": _json(200, "error"),
     "HTML under 200": _plain(200, HTML),

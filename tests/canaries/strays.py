@@ -1,5 +1,7 @@
 """Secrets where they do not belong: every route is sent them in its path, query, headers and body, and refuses them.
 
+Names are another matter: which field is unknown is said to whoever sent it, and to nobody else.
+
 Made from the table of routes, so a new one is asked too.
 """
 
@@ -17,7 +19,7 @@ PATH = re.compile(r"\{[a-z_]+\}")
 
 
 async def stray(api: Api, secrets: dict[str, str]) -> None:
-    """Ask every route wrongly. `secrets`: `key`, `query`, `path`, `body`, each a secret that is found nowhere after.
+    """Ask every route wrongly. `secrets`: `key`, `query`, `path`, `body`, `name`.
 
     An answer of 5xx is a fault by itself.
     """
@@ -30,7 +32,7 @@ async def stray(api: Api, secrets: dict[str, str]) -> None:
 
 
 def _wrong(route: Route, secrets: dict[str, str]) -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = [{"params": {secrets["query"]: secrets["query"], "limit": secrets["query"]}}]
+    told: list[dict[str, Any]] = [{"params": {secrets["name"]: secrets["query"], "limit": secrets["query"]}}]
     if route.action is not None:
         told.append({"key": secrets["key"]})
         told.append({"headers": {"authorization": f"Basic {secrets['key']}"}})
@@ -38,9 +40,9 @@ def _wrong(route: Route, secrets: dict[str, str]) -> list[dict[str, Any]]:
         if PATH.search(route.path) and not route.path.startswith("/v1/consumers"):
             told.append({"path": secrets["path"]})
         return told
-    odd = [secrets["body"], {secrets["body"]: [secrets["body"]]}]
+    odd = [secrets["body"], {secrets["name"]: [secrets["body"]]}]
     bodies: list[Any] = [{}, odd]
-    unknown = {secrets["body"]: secrets["body"]}  # so that none of these is ever taken
+    unknown = {secrets["name"]: secrets["body"]}  # so that none of these is ever taken
     bodies += [{name: value, **unknown} for name in route.body.model_fields for value in odd]
     bodies += [{name: [value] for name in route.body.model_fields} | unknown for value in odd]
     raw = [*map(json.dumps, bodies), '{"broken": "' + secrets["body"], secrets["body"]]
