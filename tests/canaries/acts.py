@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -17,7 +16,7 @@ from gateway.web.app import ROUTES
 from tests.canaries.echoes import ECHOES, odd_tokens
 from tests.canaries.hearing import UNKNOWN_NAME, Canaries, Ear, of_provider
 from tests.connect.browser import Browser, query_of
-from tests.connect.conftest import BACK, Town, declare
+from tests.connect.conftest import Town, declare
 from tests.fakes.misbehaving import changed
 from tests.signers_b import gitlab_push, gitlab_token
 
@@ -115,7 +114,7 @@ class Story:
         await self.imported(hold=True)
         await self.ask("POST", "/v1/connections/activate", {"tenant": "acme"})
         await self.ask("POST", "/v1/connections/hold", {"integration": "other"})
-        bad = [self.line(access_token=self.secret("refused token"), expires_at=self.secret("odd time")),
+        bad: list[dict[str, Any]] = [self.line(access_token=self.secret("refused token"), expires_at=self.secret("odd time")),
                self.line() | {"tenant": self.ascii("no tenant")}, {**self.line(), self.secret(UNKNOWN_NAME): self.secret("odd value")},
                self.line() | {"access_profiles": self.secret("odd profiles")}]  # fmt: skip
         told = await self.ask("POST", "/v1/connections/import", {"connections": bad})
@@ -247,8 +246,8 @@ class Story:
         for said in (self.ascii("error text"), self.hex("error text")):
             made = await self.town.ask()
             state = query_of(await mine.press(await mine.get(made["url"])))["state"]
-            told = f"state={state}&iss={self.town.provider.base_url}&error={said}&error_description={said}"
-            await mine.get(f"{callback}?{told}")
+            sent = f"state={state}&iss={self.town.provider.base_url}&error={said}&error_description={said}"
+            await mine.get(f"{callback}?{sent}")
         made = await self.town.ask()
         state = query_of(await mine.press(await mine.get(made["url"])))["state"]
         await mine.get(f"{callback}?state={state}&iss={self.town.provider.base_url}&code={self.ascii('wrong code')}")
@@ -298,5 +297,3 @@ class Story:
         """Routes that were not seen to succeed."""
         heard = self.town.ear.answered
         return [f"{r.method} {r.path}" for r in ROUTES if not any(s < 300 for s in heard[f"{r.method} {r.path}"])]
-
-

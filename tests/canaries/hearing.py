@@ -23,7 +23,10 @@ SHOWN = {
     "POST /v1/connect/sessions": {"link token"},
     "GET /v1/connections/{connection_id}/token": {"access token"},
     "POST /connect/{link}": {"state", "browser cookie"},  # the way to the provider
-    "GET /oauth/callback/{integration}": {"completion code", "state"},  # the way back to the platform; to the next consent
+    "GET /oauth/callback/{integration}": {
+        "completion code",
+        "state",
+    },  # the way back to the platform; to the next consent
 }
 UNKNOWN_NAME = "unknown name"
 
@@ -80,7 +83,7 @@ class Ear:
         self.places.append((place, text))
 
     def _gather(self, answer: httpx.Response) -> None:
-        for _, value in answer.cookies.items():
+        for value in answer.cookies.values():
             self.canaries.add("browser cookie", value)
         if answer.is_redirect:
             told = {name: values[0] for name, values in parse_qs(urlsplit(answer.headers["location"]).query).items()}
