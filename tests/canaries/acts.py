@@ -170,8 +170,8 @@ class Story:
         await self.ask("DELETE", f"/v1/keys/{key['id']}")
         await declare(self.town, "short-lived", provider="gitlab", settings={}, signing_secrets=[])
         await self.ask("DELETE", "/v1/integrations/short-lived")
-        new = {"tenant": "acme", "integration": "gitlab", "accounts": ["project:15"]}
-        await self.ask("POST", "/v1/connections", new)
+        account = {"tenant": "acme", "integration": "gitlab", "accounts": ["project:15"]}
+        await self.ask("POST", "/v1/connections", account)
 
     async def hooks(self, token: str) -> None:
         """Deliveries that are signed, or bring the secret itself; and forged ones that come near it."""
