@@ -20,10 +20,12 @@ demo: $(STAMP) ## the main job, end to end, on the embedded database
 	@$(RUN) -m tests.demo
 
 test: $(STAMP) lint ## style, types, import contracts, then the tests (8 minutes on 2 cores at the most)
-	@$(RUN) -m pytest -m "not long"
+	@$(RUN) -m pytest -m "not long and not alone" -n 2
+	@$(RUN) -m pytest -m "not long and alone"
 
 test-all: $(STAMP) lint ## the long suites too
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -m "not alone" -n 2
+	@$(RUN) -m pytest -m "alone"
 
 lint: $(STAMP) ## ruff, mypy strict, import contracts
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -125,9 +125,10 @@ class Batches(ABC, Generic[AskedT, ToldT]):
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            await asyncio.sleep(0)  # one turn of the loop: what is readable already joins, and nobody waits for it
             while self._queue:
-                # At once, before the answers to the batch before are written: the database works on it meanwhile.
+                # One turn of the loop: what is readable already joins, and nobody waits for it. Sending at once, before
+                # the answers to the last batch are written, fell into lockstep with the load: one batch with all in it.
+                await asyncio.sleep(0)
                 await self._deliver(self._take())
             if self._stopping:
                 await self._disconnect()
