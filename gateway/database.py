@@ -34,6 +34,7 @@ AWAY = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InvalidCatalogNameError,  # dropped for a moment, by who restores it
+    asyncpg.ObjectNotInPrerequisiteStateError,  # or closed to everybody (ALLOW_CONNECTIONS false)
     asyncpg.InvalidAuthorizationSpecificationError,  # a password that was changed there first
     asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,

@@ -30,14 +30,14 @@ from typing import Any, Literal
 # What is made anew for each delivery is not frozen: that trebles the cost of making one. Nobody changes it all the same.
 @dataclass(slots=True)
 class Delivery:
-    """One inbound HTTP request, as received."""
+    """One inbound HTTP request, as received. Its repr shows no place where a secret may stand."""
 
     method: str  # upper case
-    url: str  # public base URL from configuration + path and query exactly as sent
+    url: str = field(repr=False)  # public base URL from configuration + path and query exactly as sent
     path: str  # the path as sent, without the query
-    query: str  # the query as sent (percent-encoded), without "?"
-    headers: Mapping[str, str]  # lower-case names; values decoded as latin-1, so any byte is representable
-    body: bytes  # exactly the bytes received
+    query: str = field(repr=False)  # the query as sent (percent-encoded), without "?"
+    headers: Mapping[str, str] = field(repr=False)  # lower-case names; values decoded as latin-1: any byte fits
+    body: bytes = field(repr=False)  # exactly the bytes received
 
 
 @dataclass(frozen=True, slots=True)

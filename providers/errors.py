@@ -6,6 +6,11 @@ part of the request: neither the body nor a header's value may reach a log throu
 
 from __future__ import annotations
 
+import re
+
+WORDS = re.compile(r"[a-z][a-z0-9]{0,19}(?:[_.-][a-z0-9]{1,20})*", re.ASCII)
+MOST_DIGITS = 4
+
 
 class Refused(Exception):
     """The delivery is not accepted. `status` is the HTTP answer unless the provider's facts ask for another."""
@@ -148,5 +153,8 @@ class NotAllowed(ProviderError):
 
 
 def is_plain(code: str) -> bool:
-    """May this text of a provider's stand in our errors and metrics?"""
-    return 1 <= len(code) <= 64 and code.isascii() and all(c.islower() or c.isdigit() or c in "_.-" for c in code)
+    """May this text of a provider's stand in our errors and metrics? Words as codes are made of, and hardly a digit.
+
+    A provider may say back what it was sent, and secrets of many are lower-case hex: those are no words.
+    """
+    return len(code) <= 64 and WORDS.fullmatch(code) is not None and sum(map(str.isdigit, code)) <= MOST_DIGITS

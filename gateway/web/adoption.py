@@ -143,7 +143,9 @@ def read_line(raw: bytes) -> Line:
 class Import(Body):
     """A batch of connections. Each is judged by itself: one that cannot be does not keep the others out."""
 
-    connections: Annotated[list[SkipValidation[ImportLine]], Field(min_length=1, max_length=MOST_LINES)]
+    connections: Annotated[  # as they came: tokens stand in them
+        list[SkipValidation[ImportLine]], Field(min_length=1, max_length=MOST_LINES, repr=False)
+    ]
     hold: Annotated[bool, Field(description="neither refresh nor renew them until `activate`")] = False
     allow_unrefreshable: Annotated[
         bool, Field(description="take in what nothing can refresh: `reauth_required`, reason `unrefreshable`")

@@ -73,7 +73,8 @@ class Code(Body):
     """What the return URL brought."""
 
     code: Annotated[
-        str, Field(min_length=1, max_length=200, description="of the return URL; works once, for 10 minutes")
+        str,
+        Field(min_length=1, max_length=200, repr=False, description="of the return URL; works once, for 10 minutes"),
     ]
 
 

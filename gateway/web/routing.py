@@ -53,15 +53,15 @@ class NoQuery(Query):
 
 @dataclass(slots=True)  # not frozen, nor is `Sent`: that would treble the cost of making one
 class Call(Generic[BodyT, QueryT]):
-    """One request, validated and allowed."""
+    """One request, validated and allowed. Its repr shows nothing that the client sent but the path."""
 
-    body: BodyT  # None where the route takes no body
-    query: QueryT
+    body: BodyT = field(repr=False)  # None where the route takes no body
+    query: QueryT = field(repr=False)
     path: Mapping[str, str]  # by the names in the template
     key: ApiKey | None  # who asks; None only where the route is open
     now: datetime
     request_id: str
-    headers: Headers
+    headers: Headers = field(repr=False)  # the API key stands in them
     new_id: Callable[[], UUID]  # for what this call makes: the same again when an Idempotency-Key is tried again
 
     def id(self, name: str, prefix: str) -> UUID:

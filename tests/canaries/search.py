@@ -30,26 +30,23 @@ class Find:
         return f"{self.canary} in {self.place} ({self.form})"
 
 
-def forms(secret: str) -> dict[str, bytes]:
-    """How `secret` may look, by the name of the form."""
+def forms(secret: str | bytes) -> dict[str, bytes]:
+    """How `secret` may look, by the name of the form. One that is bytes (a key) is no text that could be escaped."""
     if len(secret) < SHORTEST:
         raise ValueError("a canary must be longer: a short one is found by chance")
-    raw = secret.encode()
-    made = {
-        "plain": raw,
-        "url": quote(secret, safe="").encode(),
-        "url, plus": quote_plus(secret).encode(),
-        "json": json.dumps(secret)[1:-1].encode(),
-        "hex": raw.hex().encode(),
-        "reversed": raw[::-1],
-    }
+    raw = secret.encode() if isinstance(secret, str) else secret
+    made = {"plain": raw, "hex": raw.hex().encode(), "reversed": raw[::-1]}
+    if isinstance(secret, str):
+        made["url"] = quote(secret, safe="").encode()
+        made["url, plus"] = quote_plus(secret).encode()
+        made["json"] = json.dumps(secret)[1:-1].encode()
     for shift in range(3):  # base64 of a text that holds it: three alignments, the edges cut off
         for name, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
             made[f"{name} at {shift}"] = encode(b"\0" * shift + raw)[4 if shift else 0 : -4]
     return made
 
 
-def search(canaries: Mapping[str, str], places: Iterable[tuple[str, bytes]]) -> list[Find]:
+def search(canaries: Mapping[str, str | bytes], places: Iterable[tuple[str, bytes]]) -> list[Find]:
     """Every canary in every place."""
     needles = [(name, form, needle) for name, secret in canaries.items() for form, needle in forms(secret).items()]
     found = []

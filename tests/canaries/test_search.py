@@ -31,6 +31,13 @@ def test_a_planted_leak_is_found(text: bytes) -> None:
     assert search({"token": SECRET}, [("log", b"before " + text + b" after")])
 
 
+def test_a_key_is_found_as_bytes_and_in_base64() -> None:
+    """A key is no text: it leaks raw, in hex or in base64."""
+    key = bytes(range(200, 232))
+    for text in (key, key.hex().encode(), base64.b64encode(b"key: " + key)):
+        assert search({"key": key}, [("dump", b"\0" + text)])
+
+
 def test_what_holds_no_secret_is_clean() -> None:
     """Nor does a find quote what it found."""
     assert search({"token": SECRET}, [("log", b"nothing to see" * 100)]) == []
