@@ -1,7 +1,7 @@
 """The sandbox that comes with Posthouse: an OAuth server and API to try everything on, with webhooks of its own.
 
 It is as strict as providers get: PKCE, `iss` with every answer, a refresh token that is dead once used (and whose second
-use ends the grant), scopes that can be unticked, revocation at either side. Its webhooks are Standard Webhooks, and name
+use ends the grant), scopes that can be unticked and added later, revocation at either side. Its webhooks are Standard Webhooks, and name
 the account that they are about: {"type": "note.created", "account": "user-1", "timestamp": …, "data": …}.
 """
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from providers import oauth_calls, standard_items, standard_signatures
 from providers.calls import Http, bearer, called
 from providers.contract import Delivery, Facts, Item, Trust, Verified
-from providers.oauth import App, Identity, OAuthFacts, TokenSet, filled
+from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet, authorize_parameters, filled
 from providers.urls import Base
 
 FACTS = Facts(
@@ -39,6 +39,7 @@ OAUTH = OAuthFacts(
     issuer_always=True,
     client_auth="basic",
     pkce=True,
+    incremental=True,
     grant_kinds=("code", "client_credentials"),
     rotation="strict",
     revoke_reach="token",
@@ -68,6 +69,11 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
     who = standard_items.pointed(delivery.body, "/account")
     found = standard_items.item(delivery, "webhook", (f"account:{who}",) if who else ())
     return [replace(found, signal=found.event in FACTS.signals)]
+
+
+def authorize(asked: Asked, app: App) -> dict[str, str]:
+    """A reconnect adds to what its user has given before; a first consent stands alone."""
+    return authorize_parameters(OAUTH, app, asked) | ({"include_granted_scopes": "true"} if asked.again else {})
 
 
 async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Identity:

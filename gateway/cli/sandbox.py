@@ -119,11 +119,12 @@ provider = "sandbox"
 client_id = "{client.id}"
 client_secrets = [{{ env = "{name}_CLIENT_SECRET" }}]
 signing_secrets = [{{ env = "{name}_WEBHOOK_SECRET" }}]
+return_urls = ["http://127.0.0.1:3000/connected"]    # your platform's page where a browser ends; sessions may do without
 [integrations.{integration}.settings]
 base_url = "{at}"
 [integrations.{integration}.access_profiles.reader]
-required = ["profile"]
-optional = ["messages.read", "contacts.read"]
+required = ["profile", "messages.read"]
+optional = ["contacts.read"]
 
 environment of the gateway and of `posthouse apply`:
 

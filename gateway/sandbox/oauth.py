@@ -55,6 +55,7 @@ def begin(sandbox: Sandbox, client: Client, redirect_uri: str, asked: Mapping[st
         state=asked.get("state"),
         challenge=asked["code_challenge"],
         login_hint=asked.get("login_hint"),
+        adds=asked.get("include_granted_scopes") == "true",  # as Google calls it
         asked_at=sandbox.clock.now(),
     )
     sandbox.lay_open(consent)
@@ -77,7 +78,8 @@ def decide(sandbox: Sandbox, consent_id: str, user: str, ticked: Iterable[str], 
         redirect_uri=consent.redirect_uri,
         challenge=consent.challenge,
         user=user,
-        scopes=frozenset(ticked) & set(consent.scopes),
+        scopes=(frozenset(ticked) & set(consent.scopes))
+        | (_given_before(sandbox, consent, user) if consent.adds else set()),
         expires_at=now + timedelta(seconds=sandbox.rules.code_ttl_s),
     )
     return consent, code
@@ -191,6 +193,12 @@ def end(sandbox: Sandbox, grant: Grant, cause: str, *, tell: bool = False) -> No
     if tell and client is not None:
         told = {"grant_id": grant.id, "user": grant.user, "revoked_at": grant.ended_at.isoformat()}
         sandbox.webhooks.tell(client, "grant.revoked", told, grant.user)
+
+
+def _given_before(sandbox: Sandbox, consent: Consent, user: str) -> set[str]:
+    """By the user to the client, and not asked about now: unticking takes away what is asked about, and no more."""
+    mine = [grant for grant in sandbox.grants.values() if (grant.client_id, grant.user) == (consent.client.id, user)]
+    return {scope for grant in mine if grant.ended_at is None for scope in grant.scopes} - set(consent.scopes)
 
 
 def _scopes(asked: str | None, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ class Consent:
     state: str | None = field(repr=False)
     challenge: str = field(repr=False)
     login_hint: str | None
+    adds: bool  # to what the user has given the client before
     asked_at: datetime
 
 

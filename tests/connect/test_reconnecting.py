@@ -142,14 +142,11 @@ async def test_required_scopes_missing_at_first(town: Town) -> None:
 
     mending, mine = await town.ask(connection=done["connection"], scopes="missing"), town.browser()
     url = await town.press(mending, mine)
-    assert asked_scopes(url) == {
-        "profile",
-        "messages.read",
-        "contacts.read",
-    }  # this server adds no scopes to what there is
+    assert asked_scopes(url) == {REQUIRED}  # this server adds it to what there is
     mended = await town.complete(mending, query_of(await town.decide(url, mine))["code"])
     assert (mended["outcome"], mended["connection_state"]) == ("connected", "active")
     assert mended["grants"]["reader"]["generation"] == 2
+    assert mended["grants"]["reader"]["scopes"]["granted"] == ["contacts.read", "messages.read", "profile"]
     assert (await town.ask(connection=done["connection"], scopes="missing", status=409))[
         "detail"
     ] == "No scope is missing."

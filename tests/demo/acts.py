@@ -12,9 +12,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.client import Client, NotFound
+from tests.demo.accounts import TOKEN_LIFE_S, Accounts
 from tests.demo.cast import TENANTS, Player, players
+from tests.demo.connecting import introduced
 from tests.demo.ledger import Ledger
-from tests.demo.reckoning import Check, checks, rows, withstood
+from tests.demo.reckoning import Check, checks, rows, unseen, withstood
 from tests.demo.screen import Screen
 from tests.demo.sending import Post
 from tests.demo.stage import Broken, Stage
@@ -38,22 +40,28 @@ class Play:
     connections: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     figures: dict[str, str] = field(default_factory=dict)  # shown at the end
     checks: list[Check] = field(default_factory=list)
+    secrets: set[str] = field(default_factory=set, repr=False)  # must not be seen anywhere
+    accounts: Accounts = field(init=False)  # once the sandbox is there
 
     def __post_init__(self) -> None:
         self.watcher = Watcher(self.screen.arrived)
 
 
 async def start(play: Play) -> None:
-    """An empty machine: `posthouse up`"""
+    """An empty machine: `posthouse up`, and `posthouse sandbox` for a provider to connect accounts at"""
+    said = await play.stage.sandbox("--gateway", play.stage.public_url, "--access-ttl-s", str(TOKEN_LIFE_S))
+    play.accounts = Accounts(introduced(said), play.screen.say, play.secrets)
     took_s = await play.stage.start()
+    play.secrets |= {play.stage.key, *play.accounts.provider.environment.values()}
     play.figures["first start, with an empty database"] = f"{took_s:.1f} s"
     play.screen.say(f"ready: {play.stage.public_url}/hooks for providers, {play.stage.private_url}/v1 for the platform")
 
 
 async def set_up(play: Play) -> None:
     """Integrations from posthouse.toml, tenants and connections by API"""
-    environment: dict[str, str] = {}
+    environment = dict(play.accounts.provider.environment)
     with (play.stage.folder / "posthouse.toml").open("w") as file:
+        file.write(play.accounts.provider.declaration)
         for player in play.players:
             file.write(player.declaration() + "\n")
             environment |= player.environment()
@@ -79,6 +87,15 @@ async def _connection(posthouse: Client, tenant: str, integration: str, account:
         except NotFound:
             await asyncio.sleep(0.05)
     raise Broken(f"the gateway does not know the integration {integration} that was applied")
+
+
+async def connect(play: Play) -> None:
+    """Two accounts connect at the sandbox, one without a permission; their tokens are read, used, and expire"""
+    async with Client(play.stage.private_url, play.stage.key) as posthouse:
+        await play.accounts.whole(posthouse, "user-1", TENANTS[0])
+        await play.accounts.partly(posthouse, "user-2", TENANTS[1])
+        await play.accounts.told(posthouse)
+        await play.accounts.outlived(posthouse)
 
 
 async def traffic(play: Play) -> None:
@@ -111,17 +128,26 @@ async def traffic(play: Play) -> None:
     play.figures["consumer connected again with Last-Event-ID after"] = f"{play.watcher.pauses} tries"
 
 
+async def read_on(play: Play) -> None:
+    """After the kill: both accounts' tokens, refreshed by another process than the one that connected them"""
+    async with Client(play.stage.private_url, play.stage.key) as posthouse:
+        await play.accounts.read_again(posthouse, "tokens are refreshed and read after the kill as before")
+
+
 async def reckon(play: Play) -> None:
     """The senders' own list against the stream, read once more from its beginning"""
     stream = await read_all(play.stage.private_url, play.stage.key)
     play.checks += checks(play.ledger, stream, play.watcher.seen, play.connections)
     play.checks.append(withstood(play.ledger))
+    play.checks += play.accounts.checks
     status = await play.stage.stop()
+    seen = [play.screen.shown(), play.stage.log("up.log"), play.stage.log("sandbox.log")]
+    play.checks.append(unseen(play.secrets, seen))
     play.checks.append(Check("the gateway ends in order on SIGTERM", int(status != 0), f"status {status}"))
     play.screen.summary(play.players, rows(play.players, play.ledger, stream))
 
 
-ACTS: list[Callable[[Play], Awaitable[None]]] = [start, set_up, traffic, reckon]
+ACTS: list[Callable[[Play], Awaitable[None]]] = [start, set_up, connect, traffic, read_on, reckon]
 
 
 async def perform(play: Play) -> bool:

@@ -16,7 +16,6 @@ from tests.signers import SIGNERS
 from tests.signers_a import github_pull_request, slack_event, stripe_event
 from tests.signers_b import hubspot_body, hubspot_event
 
-PUBLIC_URL = "https://hooks.example.com"  # what providers believe to call: some sign it
 TENANTS = ("acme", "globex")
 Made = tuple[bytes, tuple[Item, ...]]  # a body, and what it says
 
@@ -42,8 +41,9 @@ class Player:
         """Another app's secret."""
         return SIGNERS[self.provider].secrets[2]
 
-    def headers(self, body: bytes, secret: bytes, now: datetime, delivery_id: str) -> dict[str, str]:
-        url = f"{PUBLIC_URL}/hooks/{self.integration}"
+    def headers(self, body: bytes, secret: bytes, now: datetime, delivery_id: str, gateway: str) -> dict[str, str]:
+        """Of a delivery to the gateway at that public URL, which some providers sign too."""
+        url = f"{gateway}/hooks/{self.integration}"
         return SIGNERS[self.provider].headers(body, secret, now, delivery_id=delivery_id, url=url)
 
     def variable(self, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.client import Entry
@@ -78,12 +78,12 @@ def checks(ledger: Ledger, stream: Sequence[Entry], live: Sequence[Entry], conne
     seen = [entry.cursor for entry in live]
     due = [entry.cursor for entry in stream]
     return [
-        _check("every acknowledged item is on the stream", lost),
-        _check("none is there twice", doubled),
-        _check("nothing else is there: no forged, altered, stale or unsigned delivery", strangers),
-        _check("each delivery was answered as it deserved", [one.id for one in wrong]),
-        _check("bytes on the stream are the bytes that were sent", changed),
-        _check("each item belongs to its account's connection and tenant, and to no other", astray),
+        check("every acknowledged item is on the stream", lost),
+        check("none is there twice", doubled),
+        check("nothing else is there: no forged, altered, stale or unsigned delivery", strangers),
+        check("each delivery was answered as it deserved", [one.id for one in wrong]),
+        check("bytes on the stream are the bytes that were sent", changed),
+        check("each item belongs to its account's connection and tenant, and to no other", astray),
         Check("the live consumer saw the same, once and in order, across the kill", int(seen != due),
               f"{len(seen)} of {len(due)}"),
     ]  # fmt: skip
@@ -96,9 +96,18 @@ def withstood(ledger: Ledger) -> Check:
         "no refusal": any(one.refused for one in ledger.sendings),
         "no request cut off": any(one.unanswered for one in ledger.sendings),
     }
-    return _check(
+    return check(
         "there were duplicates, forgeries and a kill to withstand", [what for what, so in met.items() if not so]
     )
+
+
+def unseen(secrets: Collection[str], texts: Iterable[str]) -> Check:
+    """No secret stands in what was printed or logged; which one it was is not told either."""
+    whole = ["".join(text.split()) for text in texts]  # a terminal breaks lines
+    found = sum(secret in text for text in whole for secret in secrets)
+    least = 3  # an API key, a client secret, a token: with fewer there was nothing to look for
+    return check("no token, code, link, key or secret was printed or logged",
+                 ["one of them"] * found + ["nothing was looked for"] * (len(secrets) < least))  # fmt: skip
 
 
 def _as_due(one: Sending) -> bool:
@@ -108,5 +117,6 @@ def _as_due(one: Sending) -> bool:
     return not one.acknowledged and set(one.refused) == {one.fate.due}
 
 
-def _check(what: str, faults: Sequence[str]) -> Check:
+def check(what: str, faults: Sequence[str]) -> Check:
+    """Right where there is no fault."""
     return Check(what, len(faults), faults[0] if faults else "")

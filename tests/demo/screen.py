@@ -30,7 +30,7 @@ class Screen:
     def __init__(self) -> None:
         self._began = time.monotonic()
         terminal = sys.stdout.isatty()
-        self.console = Console(width=None if terminal else WIDTH, highlight=False, soft_wrap=not terminal)
+        self.console = Console(width=None if terminal else WIDTH, highlight=False, soft_wrap=not terminal, record=True)
         self._live: Live | None = None
         self._last: deque[str] = deque(maxlen=LAST)
         self._count = 0
@@ -39,6 +39,10 @@ class Screen:
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began
+
+    def shown(self) -> str:
+        """Everything so far."""
+        return self.console.export_text(clear=False)
 
     def act(self, title: str) -> None:
         """A new act begins."""

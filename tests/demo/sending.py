@@ -82,7 +82,7 @@ class Post:
             secret = player.forged
         if fate is Fate.STALE:
             now -= timedelta(hours=1)
-        headers = player.headers(body, secret, now, sending.id)
+        headers = player.headers(body, secret, now, sending.id, self._url)
         if fate is Fate.UNSIGNED:
             headers = {name: value for name, value in headers.items() if "signature" not in name}
         if fate is Fate.ALTERED:

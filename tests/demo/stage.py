@@ -18,7 +18,6 @@ from pathlib import Path
 from gateway.embedded import EmbeddedUnavailable
 from gateway.embedded import start as adopt
 from gateway.embedded.folder import Folder
-from tests.demo.cast import PUBLIC_URL
 
 READY_S = 60.0
 STOP_S = 30.0
@@ -37,7 +36,8 @@ class Stage:
         self.public, self.private = (f"127.0.0.1:{port}" for port in _ports(2))
         self.key = ""
         self._up: asyncio.subprocess.Process | None = None
-        self._listening: asyncio.Task[None] | None = None
+        self._sandbox: asyncio.subprocess.Process | None = None
+        self._listening: list[asyncio.Task[None]] = []
 
     @property
     def public_url(self) -> str:
@@ -57,8 +57,27 @@ class Stage:
                 await self._until_ready(self._up)
         except TimeoutError:
             raise Broken(f"posthouse up was not ready within {READY_S:.0f} s: {self._complaint()}") from None
-        self._listening = asyncio.create_task(_drain(self._up))
+        self._listening.append(asyncio.create_task(_drain(self._up)))
         return asyncio.get_running_loop().time() - began
+
+    async def sandbox(self, *arguments: str) -> str:
+        """`posthouse sandbox` on a free port, until `clear`; what it says at its start.    Raises: Broken."""
+        with (self.folder / "sandbox.log").open("ab") as errors:
+            started = await self._run(
+                "sandbox", "--listen", "127.0.0.1:0", *arguments, stdout=asyncio.subprocess.PIPE, stderr=errors
+            )
+        self._sandbox, said = started, ""
+        assert started.stdout is not None
+        try:
+            async with asyncio.timeout(READY_S):
+                while "POSTHOUSE_OUTBOUND_ALLOW" not in said:  # its last line
+                    if not (line := (await started.stdout.readline()).decode()):
+                        raise Broken(f"posthouse sandbox did not start: {self.log('sandbox.log')[-500:]}")
+                    said += line
+        except TimeoutError:
+            raise Broken(f"posthouse sandbox was not ready within {READY_S:.0f} s") from None
+        self._listening.append(asyncio.create_task(_drain(started)))
+        return said
 
     async def kill(self) -> None:
         """SIGKILL: no good-bye, nothing flushed. PostgreSQL stays, an orphan."""
@@ -81,6 +100,10 @@ class Stage:
     async def clear(self) -> None:
         """Stop everything, also PostgreSQL where the gateway was killed and did not come back."""
         await self.stop()
+        if self._sandbox is not None:
+            self._sandbox.kill()  # it keeps nothing
+            await self._sandbox.wait()
+        await asyncio.gather(*self._listening)
         if self.home.exists() and Folder(self.home).postgres_lives():
             try:
                 await (await adopt(self.home)).stop()
@@ -105,7 +128,8 @@ class Stage:
             "POSTHOUSE_HOME": str(self.home),
             "POSTHOUSE_PUBLIC_LISTEN": self.public,
             "POSTHOUSE_PRIVATE_LISTEN": self.private,
-            "POSTHOUSE_PUBLIC_URL": PUBLIC_URL,
+            "POSTHOUSE_PUBLIC_URL": self.public_url,
+            "POSTHOUSE_OUTBOUND_ALLOW": "127.0.0.0/8",  # where the sandbox is
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         return await asyncio.create_subprocess_exec(
@@ -129,13 +153,14 @@ class Stage:
     async def _gone(self) -> int:
         up, self._up = self._up, None
         assert up is not None
-        status = await up.wait()
-        if self._listening is not None:
-            await self._listening
-        return status
+        return await up.wait()
+
+    def log(self, name: str) -> str:
+        """What a process wrote to standard error."""
+        return (self.folder / name).read_text(errors="replace")
 
     def _complaint(self) -> str:
-        lines = (self.folder / "up.log").read_text(errors="replace").strip().splitlines()
+        lines = self.log("up.log").strip().splitlines()
         return lines[-1][:500] if lines else "it said nothing"
 
 
@@ -158,10 +183,10 @@ async def stage(*, keep: bool) -> AsyncIterator[Stage]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _drain(up: asyncio.subprocess.Process) -> None:
+async def _drain(process: asyncio.subprocess.Process) -> None:
     """Read on, so that it never waits for us."""
-    assert up.stdout is not None
-    while await up.stdout.read(65536):
+    assert process.stdout is not None
+    while await process.stdout.read(65536):
         pass
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -42,14 +43,15 @@ async def demo(folder: Path, *arguments: str) -> AsyncIterator[asyncio.subproces
 
 
 def left_in(folder: Path) -> list[str]:
-    """Files of the demo's, and processes that speak of its folder."""
+    """Files of the demo's, and processes that speak of its folder or were told of it."""
     found = [str(path) for path in folder.iterdir()]
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+            told = (process / "environ").read_bytes()
         except OSError:
             continue  # it has ended
-        if os.fsencode(folder) in command:
+        if os.fsencode(folder) in command + told:
             found.append(command.decode(errors="replace"))
     return found
 
@@ -63,13 +65,27 @@ async def test_it_ends_with_a_verdict(folder: Path) -> None:
     assert "All as it must be (seed 7" in said
     assert "SIGKILL" in said
     assert "duplicates dropped" in said
+    for shown in (
+        "user-1 of acme: asked for contacts.read, messages.read, profile; agreed; the connection is active",
+        "user-2 of globex: unticked messages.read; told: Some permissions are missing; reauth_required (scopes_missing)",
+        "the link that mends it asked for messages.read; agreed; the connection is active",
+        "posthouse.delivery.sandbox.message.created for user-2 of globex",
+        "answers the same tokens with 401, 401",
+        "ok     tokens are refreshed and read after the kill as before",
+        "ok     no token, code, link, key or secret was printed or logged",
+    ):
+        assert shown in said, said
+    assert re.search(r"\b(at|rt|code|secret|whsec)_[A-Za-z0-9_+/-]{20}", said) is None
     assert "WRONG" not in said
     assert left_in(folder) == []
 
 
-@pytest.mark.parametrize(("moment", "number"), [("posthouse apply", signal.SIGINT), ("SIGKILL: ", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("posthouse apply", signal.SIGINT), ("its token, ", signal.SIGTERM), ("SIGKILL: ", signal.SIGTERM)],
+)
 async def test_stopped_at_a_bad_moment_it_leaves_nothing(folder: Path, moment: str, number: signal.Signals) -> None:
-    """Ctrl-C in the middle; a terminate while the gateway is dead and PostgreSQL an orphan."""
+    """Ctrl-C in the middle; a terminate between two tokens, or while the gateway is dead and PostgreSQL an orphan."""
     async with demo(folder) as process, asyncio.timeout(PATIENCE_S):
         assert process.stdout is not None
         while moment not in (line := (await process.stdout.readline()).decode()):

@@ -11,7 +11,7 @@ import pytest
 from gateway.client import CloudEvent, Entry
 from tests.demo.cast import players
 from tests.demo.ledger import Fate, Item, Ledger, Sending
-from tests.demo.reckoning import checks, rows, withstood
+from tests.demo.reckoning import checks, rows, unseen, withstood
 
 CONNECTIONS = {("my-slack", "team:T1"): ("conn_1", "acme")}
 
@@ -100,3 +100,13 @@ def test_a_run_without_trouble_proves_nothing(ledger: Ledger) -> None:
     assert withstood(ledger).example == "no request cut off"
     ledger.sendings[0].unanswered = 1
     assert not withstood(ledger).faults
+
+
+def test_a_secret_that_was_printed_is_found() -> None:
+    """Also where a terminal broke the line; and looking for nothing shows nothing."""
+    secrets = {"key_0123456789", "at_abcdefghij", "rt_klmnopqrst"}
+    assert not unseen(secrets, ["key_01234 56", "", "at_abc"]).faults
+    told = unseen(secrets, ["fine", "said at_abc\n  defghij."])
+    assert told.faults == 1
+    assert "abc" not in told.example
+    assert unseen(set(), ["fine"]).faults
