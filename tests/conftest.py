@@ -17,6 +17,21 @@ from gateway.vault.keyring import Keyring, generate
 from tests import openbao, postgres
 from tests.clock import FakeClock
 
+# Tests that start, kill or load whole processes, or hold us to seconds. The others share the machine (`make test`).
+ALONE = (
+    "tests/benchmarks/", "tests/canaries/test_process.py", "tests/client/test_killed_workers.py", "tests/demo/",
+    "tests/embedded/", "tests/faults/", "tests/fuzz/", "tests/ops/", "tests/stream/test_restore.py",
+    "tests/vault/test_bench_rotate.py", "tests/web/test_away.py", "tests/web/test_schemathesis.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is to run alone."""
+    for item in items:
+        if item.nodeid.startswith(ALONE):
+            item.add_marker("alone")
+
 
 @pytest.fixture(scope="session")
 def template() -> Iterator[postgres.Template]:
