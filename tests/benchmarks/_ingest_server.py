@@ -21,6 +21,7 @@ from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.stream.append import Kept, NewEvent, append
 from gateway.web.hooks import public_door
+from tests.benchmarks._bare import Bare
 
 HELD = 16
 
@@ -33,13 +34,6 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
         pass
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
-
-
-class Patient(listen.Server):
-    """For uvicorn's own protocol class, which cannot be asked what it waits for."""
-
-    def _cut_the_slow(self, now: float) -> None:
-        pass
 
 
 class Single:
@@ -74,11 +68,7 @@ async def main(mode: str) -> None:
     settle()  # as `posthouse serve` does; the bare server gains by it too
     bound = listen.bind("127.0.0.1:0", "bench")
     server: listen.Server
-    if gateway is not None:
-        server = listen.direct(public_door(gateway))
-    else:  # the same flags, and uvicorn's own protocol class
-        server = Patient(listen.server(bare).config)
-        server.config.http = "httptools"
+    server = listen.direct(public_door(gateway)) if gateway is not None else Bare(listen.server(bare).config)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: setattr(server, "should_exit", True))
     serving = asyncio.create_task(server.serve([bound]))
     print(listen.url_of(bound), flush=True)

@@ -13,7 +13,6 @@ import signal
 import sys
 from typing import Any
 
-import uvicorn
 import uvloop
 
 from gateway import listen, logs, metrics
@@ -21,6 +20,7 @@ from gateway.serve import settle
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.web.app import private_app
+from tests.benchmarks._bare import Bare
 
 READS = "posthouse_token_check_batch_reads"
 
@@ -52,9 +52,9 @@ async def main(mode: str) -> None:
                 region.tokens.keys._ttl_s = 0.0
     settle()  # as `posthouse serve` does; the bare server gains by it too
     bound = listen.bind("127.0.0.1:0", "bench")
-    server: uvicorn.Server = listen.server(app)
-    if mode == "bare":  # the same flags, and uvicorn's own protocol class
-        server.config.http = "httptools"
+    server = listen.server(app)
+    if mode == "bare":
+        server = Bare(server.config)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: setattr(server, "should_exit", True))
     if "BENCH_PROFILE" in os.environ:
         import cProfile
