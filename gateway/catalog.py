@@ -133,6 +133,17 @@ class Catalog:
         """By the name in its URL.    Raises: Unavailable, memory is too old."""
         return self._current().by_name.get(name)
 
+    async def look_up(self, name: str) -> Integration | None:
+        """As `integration`; where memory does not know it, control is looked at first.    Raises: Unavailable.
+
+        So whoever asks right after `posthouse apply` is not told that there is no such integration. For callers with an
+        API key: a name that does not exist costs a query.
+        """
+        if (found := self.integration(name)) is not None:
+            return found
+        await self.run_once()
+        return self.integration(name)
+
     def integration_by_id(self, id: UUID) -> Integration | None:
         """Raises: Unavailable, memory is too old."""
         return self._current().by_id.get(id)

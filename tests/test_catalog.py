@@ -70,12 +70,13 @@ async def test_an_integration_comes_with_what_its_verifier_trusts(
 async def test_changes_of_other_processes_arrive_with_the_next_look(
     catalog: Catalog, database: Database, keyring: Keyring
 ) -> None:
-    """Made, rotated, deleted; and a process sees its own change at once, by refreshing."""
+    """Made, rotated, deleted; and asked about what it does not know, a process looks at once."""
     assert catalog.integration("posty") is None
     made = await make(database, keyring, POSTY)
     assert catalog.integration("posty") is None
-    await catalog.refresh()
+    assert await catalog.look_up("nobody") is None
     assert catalog.integration("posty") is not None
+    assert await catalog.look_up("posty") is catalog.integration("posty")
     async with database.transaction() as tx:
         await secrets.rotate_secret(tx, keyring, made, "signing_secrets", b"newest", FakeClock().now())
     await catalog.run_once()

@@ -72,7 +72,7 @@ async def _first(
     if wanted.scopes == "missing":
         raise invalid("scopes", "can be `missing` only where a connection is named")
     region = gateway.regions.get((await tenants.get(gateway.control, wanted.tenant)).region)
-    integration = gateway.catalog.integration(wanted.integration)
+    integration = await gateway.catalog.look_up(wanted.integration)
     if integration is None:
         raise NotFound("There is no such integration.")
     facts = _facts(integration)

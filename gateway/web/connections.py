@@ -120,7 +120,7 @@ async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connec
     """
     asked = call.body
     region = gateway.regions.get((await tenants.get(gateway.control, asked.tenant)).region)
-    integration = gateway.catalog.integration(asked.integration)
+    integration = await gateway.catalog.look_up(asked.integration)
     if integration is None:
         raise NotFound("There is no such integration.")
     accounts = [account_hash(gateway.control_keyring, integration.id, account) for account in asked.accounts]

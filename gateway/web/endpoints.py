@@ -95,7 +95,7 @@ class CreatedEndpoint(Endpoint):
 async def create(gateway: Gateway, call: Call[NewEndpoint, NoQuery]) -> CreatedEndpoint:
     """Make a URL for a provider to call."""
     asked = call.body
-    integration = gateway.catalog.integration(asked.integration)
+    integration = await gateway.catalog.look_up(asked.integration)
     if integration is None:
         raise NotFound("There is no such integration.")
     region = gateway.regions.get(integration.region)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from gateway.client import Client, NotFound
+from gateway.client import Client
 from tests.demo.accounts import TOKEN_LIFE_S, Accounts
 from tests.demo.cast import TENANTS, Player, players
 from tests.demo.connecting import introduced
@@ -74,19 +74,9 @@ async def set_up(play: Play) -> None:
         for player in play.players:
             for tenant, account in zip(TENANTS, player.accounts, strict=False):  # the third is nobody's
                 key = f"{player.account}:{account}"
-                made = await _connection(posthouse, tenant, player.integration, key)
+                made = await posthouse.create_connection(tenant, player.integration, [key])
                 play.connections[(player.integration, key)] = (made["id"], tenant)
     play.screen.say(f"{len(TENANTS)} tenants, {len(play.connections)} connections")
-
-
-async def _connection(posthouse: Client, tenant: str, integration: str, account: str) -> dict[str, str]:
-    """Register it; what `apply` has just declared reaches a running gateway within half a second."""
-    for _ in range(100):
-        try:
-            return await posthouse.create_connection(tenant, integration, [account])
-        except NotFound:
-            await asyncio.sleep(0.05)
-    raise Broken(f"the gateway does not know the integration {integration} that was applied")
 
 
 async def connect(play: Play) -> None:
