@@ -370,7 +370,7 @@ async def test_a_gzip_bomb_is_not_unpacked(outbound: Outbound, server: Server) -
 
 
 @pytest.mark.parametrize(
-    ("coding", "body"), [("br", b"x"), ("gzip", b"no gzip"), ("gzip", gzip.compress(b"x" * 99)[:-9]), ("gzip, gzip", b"")]
+    ("coding", "body"), [("br", b"x"), ("gzip", b"no gzip"), ("gzip", gzip.compress(b"x" * 99, mtime=0)[:-9]), ("gzip, gzip", b"")]
 )  # fmt: skip
 async def test_what_cannot_be_unpacked_is_odd(outbound: Outbound, server: Server, coding: str, body: bytes) -> None:
     """We ask for none of it."""
