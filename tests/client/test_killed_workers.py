@@ -41,7 +41,7 @@ class Workshop:
         environment = {**os.environ, "POSTHOUSE_API_KEY": self._house.key}
         self.alive[name] = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.client.worker", self._house.url, CONSUMER, name, str(self.file),
-            env=environment, stdin=asyncio.subprocess.DEVNULL,
+            env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
     async def kill(self, name: str) -> None:
@@ -61,9 +61,11 @@ class Workshop:
     async def end(self) -> None:
         """SIGTERM for all, who give everything back."""
         self._seen.close()
-        for process in self.alive.values():
-            process.terminate()
         async with asyncio.timeout(PATIENCE_S):
+            for process in self.alive.values():
+                assert process.stdout is not None
+                assert await process.stdout.readline()  # one that was hired a moment ago has no ear for signals yet
+                process.terminate()
             for process in self.alive.values():
                 assert await process.wait() == 0
 

@@ -17,6 +17,7 @@ async def main(url: str, consumer: str, name: str, file: str) -> None:
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     assert me is not None
     loop.add_signal_handler(signal.SIGTERM, me.cancel)
+    print("can be ended", flush=True)
     out = os.open(file, os.O_WRONLY | os.O_APPEND)
     async with Client(url, os.environ["POSTHOUSE_API_KEY"]) as posthouse:
         async for entry in posthouse.events(consumer, worker=name, ttl_s=5, types=["posthouse.delivery.stripe"]):
