@@ -253,6 +253,6 @@ def _unknown(name: str) -> Provider:
 
     return Provider(
         facts=Facts(name=name, title=name, docs_url=""), settings=NoSettings, verify=verify, items=items,
-        challenge=None, handshake=None, redact=None, check_secret=None,
+        challenge=None, handshake=None, interpret=None, redact=None, check_secret=None,
         guarded_headers=frozenset(), kept_headers=frozenset(),
     )  # fmt: skip

@@ -9,6 +9,8 @@ A module under `providers/` defines
 - `challenge(delivery, trust) -> Answer | None`: the answer to a *signed* handshake, asked after `verify`,
 - `handshake(delivery, trust) -> Answer | None`: the answer to an *unsigned* one, asked before `verify` and only
   where `FACTS.handshake` and the state of the hook endpoint allow it; raise `HandshakeRefused` for a bad form,
+- `interpret(said) -> Sequence[Signal]`: what an item that `FACTS.signals` lists says about grants (providers/signals.py);
+  an exception sets the item aside, and is no reason to guess,
 - `redact(data) -> bytes`: blank authenticators inside an item's bytes, at the same length; raise `Malformed`
   where that cannot be done, so that nothing is stored unblanked,
 - `check_secret(secret) -> str | None`: what is wrong with a configured signing secret, as the end of a sentence
@@ -25,6 +27,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
+
+from providers.signals import Tells
 
 
 # What is made anew for each delivery is not frozen: that trebles the cost of making one. Nobody changes it all the same.
@@ -124,7 +128,14 @@ class Facts:
     # even here it is 503: losing the retry is worse; `retries` False means the outage is a gap on record.
     retries: bool = True
     handshake: Handshake | None = None
-    signals: tuple[str, ...] = ()  # event names (prefixes) that can say something about a grant
+    signals: tuple[Tells, ...] = ()  # the items that can say something about a grant
+    # How far the provider's clock and ours may differ when a signed time is compared with a grant's (PROTOCOLS 4).
+    clock_margin_s: int = 60
+    one_service: bool = True  # all integrations speak to one service: its condition is theirs. False: each to its own
+
+    def is_signal(self, event: str) -> bool:
+        """May an item of that name say something about a grant?"""
+        return any(event == tells.event for tells in self.signals)
 
 
 _PLAIN_NAME = re.compile(r"[a-z0-9_-]([a-z0-9_.-]{0,98}[a-z0-9_-])?")

@@ -202,9 +202,10 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
         await oauth_calls.revoke(http, facts, app, tokens)
 
 
-async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
     """A GET of probe_url, else of userinfo_url.    Raises: Misconfigured, the settings have neither."""
     url = app.settings.get("probe_url") or app.settings.get("userinfo_url")
     if url is None:
         raise Misconfigured("probe_url_missing")
     await called(http, bearer("GET", filled(url, oauth_facts(app.settings), app), tokens.access_token))
+    return None

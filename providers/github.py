@@ -23,7 +23,10 @@ from providers.contract import Delivery, Facts, Item, Trust, Verified, event_nam
 from providers.errors import GrantEnded, Malformed, Misconfigured, OddAnswer, ProviderError, ScopeLacking, Suspended
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.reading import account, at, document, form, identifier, iso_instant, media_type, text
+from providers.signals import Said, Signal, Tells
 from providers.signatures import header, hmac_hex, matching, raw, text_secret_complaint
+
+PAYLOADS = "https://docs.github.com/en/webhooks/webhook-events-and-payloads"
 
 FACTS = Facts(
     name="github",
@@ -44,12 +47,24 @@ FACTS = Facts(
     ack_deadline_s=10.0,
     # https://docs.github.com/en/webhooks/using-webhooks/redelivering-webhooks: for three days, under the same id
     dedupe_window_s=72 * 3600,
+    # https://docs.github.com/en/webhooks/webhook-events-and-payloads: no time is signed but what the body holds. An
+    # installation never comes back under its number.
     signals=(
-        "github_app_authorization.revoked",
-        "installation.deleted",
-        "installation.suspend",
-        "installation.unsuspend",
-        "installation.new_permissions_accepted",
+        Tells(
+            event="github_app_authorization.revoked",
+            says=("revoked",),
+            knows="nothing",
+            source=f"{PAYLOADS}#github_app_authorization",
+        ),
+        Tells(event="installation.deleted", says=("revoked",), knows="final", source=f"{PAYLOADS}#installation"),
+        Tells(event="installation.suspend", says=("suspended",), knows="time", source=f"{PAYLOADS}#installation"),
+        Tells(event="installation.unsuspend", says=("resumed",), knows="nothing", source=f"{PAYLOADS}#installation"),
+        Tells(
+            event="installation.new_permissions_accepted",
+            says=("scopes_changed",),
+            knows="nothing",
+            source=f"{PAYLOADS}#installation",
+        ),
     ),
 )
 
@@ -138,12 +153,10 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
     if not kind:
         raise Malformed("x-github-event is missing")
     content_type = "application/json"
-    body = delivery.body
     sent_as = delivery.headers.get("content-type")
     if sent_as != content_type and media_type(sent_as) == FORM:
         content_type = FORM
-        body = form(delivery.body).get("payload", "").encode("utf-8", "surrogatepass")
-    sent = document(body)
+    sent = _document(delivery.body, content_type)
     action = text(sent.get("action"))
     name = event_name(f"{kind}.{action}" if action else kind)
     return [
@@ -153,9 +166,36 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
             content_type=content_type,
             accounts=_accounts(kind, sent),
             dedupe=_dedupe(delivery),
-            signal=name in FACTS.signals,
+            signal=FACTS.is_signal(name),
         )
     ]
+
+
+def interpret(said: Said) -> Sequence[Signal]:
+    """A user's authorization ends the tokens of that user; what happens to an installation, all that came with it."""
+    sent = _document(said.data, said.content_type)
+    if said.event == "github_app_authorization.revoked":
+        user = account("user", at(sent, "sender", "id"))
+        return [Signal(says="revoked", reason="authorization_revoked", accounts=user, kinds=("code",))] if user else []
+    installation = account("installation", at(sent, "installation", "id"))
+    if not installation:
+        raise Malformed("no installation")
+    match said.event.rpartition(".")[2]:
+        case "deleted":
+            return [Signal(says="revoked", reason="app_uninstalled", accounts=installation, knows="final")]
+        case "suspend":
+            since = iso_instant(at(sent, "installation", "suspended_at"))
+            return [
+                Signal(says="suspended", reason="app_suspended", accounts=installation, knows="time", at=since)
+            ]  # fmt: skip
+        case "unsuspend":
+            return [Signal(says="resumed", reason="app_unsuspended", accounts=installation)]
+        case _:
+            return [
+                Signal(
+                    says="scopes_changed", reason="permissions_accepted", accounts=installation, kinds=("installation",)
+                )
+            ]
 
 
 def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
@@ -250,9 +290,10 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
             await _deleted(http, _grant(app, fresh))
 
 
-async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
     """An installation token cannot read /user; both can read their rate limit, which costs nothing of it."""
     await called(http, _get("/rate_limit", tokens.access_token))
+    return None
 
 
 # https://docs.github.com/en/rest/about-the-rest-api/api-versions
@@ -332,6 +373,13 @@ def _app_answer(response: Response) -> dict[str, Any]:
     if refused is not None:
         raise refused
     return response.json()
+
+
+def _document(body: bytes, content_type: str) -> dict[str, Any]:
+    """The JSON object that a hook sends as it is, or in a form.    Raises: Malformed."""
+    if content_type == FORM:
+        body = form(body).get("payload", "").encode("utf-8", "surrogatepass")
+    return document(body)
 
 
 def _dedupe(delivery: Delivery) -> str | None:

@@ -120,9 +120,10 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
     await oauth_calls.revoke(http, OAUTH, app, tokens)
 
 
-async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
     """401 once it is over."""
     await _token_info(http, app, tokens)
+    return None
 
 
 async def _token_info(http: Http, app: App, tokens: TokenSet) -> dict[str, Any]:

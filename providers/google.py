@@ -202,9 +202,10 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
         raise refused
 
 
-async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
     """Raises what tokeninfo says."""
     await _token_info(http, tokens)
+    return None
 
 
 async def _token_info(http: Http, tokens: TokenSet) -> dict[str, Any]:

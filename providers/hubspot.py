@@ -152,9 +152,10 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
             raise refused
 
 
-async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
     """Introspection needs no scope of the token."""
     await _introspect(http, app, tokens)
+    return None
 
 
 async def _introspect(http: Http, app: App, tokens: TokenSet) -> dict[str, Any]:

@@ -35,9 +35,12 @@ from providers.errors import (
 )
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.reading import account, at, document, identifier, text
+from providers.signals import Said, Signal, Tells
 from providers.slicing import blank, elements
 
 METHODS = frozenset({"POST"})
+
+LIFECYCLE = "https://learn.microsoft.com/en-us/graph/change-notifications-lifecycle-events"
 
 FACTS = Facts(
     name="microsoft",
@@ -49,8 +52,12 @@ FACTS = Facts(
     ack_status=202,
     ack_deadline_s=3.0,  # beyond it counts as slow, and slow hosts are first delayed, then dropped
     handshake=Handshake(methods=METHODS, where="confirming"),
-    # https://learn.microsoft.com/en-us/graph/change-notifications-lifecycle-events
-    signals=("lifecycle.",),
+    # All about subscriptions; the first comes for a consent that was taken back, too, and the second may.
+    signals=(
+        Tells(event="lifecycle.reauthorizationrequired", says=("doubtful",), knows="nothing", source=LIFECYCLE),
+        Tells(event="lifecycle.subscriptionremoved", says=("doubtful",), knows="nothing", source=LIFECYCLE),
+        Tells(event="lifecycle.missed", says=(), knows="nothing", source=LIFECYCLE),
+    ),
 )
 
 TENANT = (
@@ -84,6 +91,7 @@ OAUTH = OAuthFacts(
     ),
     transient=frozenset({"temporarily_unavailable", "server_error", "slow_down"}),
     revoke_reach="account",
+    probe_acquits=False,  # Graph reads access tokens by their signature: they go on for an hour
 )
 
 GRAPH = "https://graph.microsoft.com/"
@@ -156,6 +164,12 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
     return [_item(data) for index, data in enumerate(_elements(delivery.body)) if only is None or index in only]
 
 
+def interpret(said: Said) -> Sequence[Signal]:
+    """No proof of anything: a token that is about to expire, a subscription that ran out, a consent that was taken back."""
+    what = said.event.rpartition(".")[2]
+    return [] if what == "missed" else [Signal(says="doubtful", reason=what)]
+
+
 def redact(data: bytes) -> bytes:
     """Blank `clientState`: whoever reads events must not be able to send them."""
     return blank(data, "clientState")
@@ -210,7 +224,7 @@ async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Iden
     return Identity(subject=user[0], accounts=user, reach=user[0])
 
 
-async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
     """Graph's userinfo wants `openid` only. A token for another API shows nothing there, least of all that it is over.
 
     MicrosoftDocs/entra-docs, docs/identity-platform/userinfo.md
@@ -218,6 +232,7 @@ async def probe(http: Http, app: App, tokens: TokenSet) -> None:
     if any("://" in scope and not scope.startswith(GRAPH) for scope in tokens.scopes or ()):
         raise OddAnswer("not_graphs_token")
     await called(http, bearer("GET", f"{OAUTH.api_base}/oidc/userinfo", tokens.access_token))
+    return None
 
 
 def _plain(scope: str) -> str:

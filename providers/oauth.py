@@ -14,7 +14,8 @@ A module that connects accounts defines `OAUTH: OAuthFacts`, and may define
   `installation:42` (GitHub); what has to be known to mint again is in `TokenSet.parameters`:
   `{"installation": "42"}`,
 - `revoke(http, app, tokens) -> None`: end the grant at the provider; one that is gone already is no error,
-- `probe(http, app, tokens) -> None`: a cheap call with the access token; raises what it shows.
+- `probe(http, app, tokens) -> frozenset[str] | None`: a cheap call with the access token; raises what it shows, tells the
+  scopes that the token has where the answer does (in the spelling of `TokenSet.scopes`), else None.
 
 Source: RFC 6749, RFC 6750, RFC 7009, RFC 7636, RFC 9207, RFC 9700.
 """
@@ -85,6 +86,9 @@ class OAuthFacts:
     error_field: str = "error"
     errors_in_200: bool = False
     revoke_reach: Reach = "token"
+    # Does a call that its access token still passes say that the grant lives? Not where access tokens are read without
+    # asking whoever could revoke them: they go on until they expire.
+    probe_acquits: bool = True
     api_base: str | None = None  # of the provider's API, for probe and identify; may hold {parts}
 
 

@@ -19,12 +19,13 @@ from providers.calls import Http, Response
 from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified
 from providers.errors import ProviderError
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet, settled
+from providers.signals import Said, Signal
 
 # Rooms of this package that are not a provider.
 SHARED = frozenset(
     {
-        *("calls", "contract", "errors", "jwt", "oauth", "oauth_calls", "reading", "registry", "signatures", "slicing"),
-        *("standard_items", "standard_signatures", "urls"),
+        *("calls", "contract", "errors", "jwt", "oauth", "oauth_calls", "reading", "registry", "signals", "signatures"),
+        *("slicing", "standard_items", "standard_signatures", "urls"),
     }
 )
 
@@ -33,6 +34,7 @@ PARAMETERS = {
     "items": ("delivery", "verified"),
     "challenge": ("delivery", "trust"),
     "handshake": ("delivery", "trust"),
+    "interpret": ("said",),
     "redact": ("data",),
     "check_secret": ("secret",),
     # Of connecting accounts: providers/oauth.py says what each is.
@@ -64,6 +66,7 @@ class Provider:
     items: Callable[[Delivery, Verified], Sequence[Item]]
     challenge: Callable[[Delivery, Trust], Answer | None] | None
     handshake: Callable[[Delivery, Trust], Answer | None] | None
+    interpret: Callable[[Said], Sequence[Signal]] | None
     redact: Callable[[bytes], bytes] | None
     check_secret: Callable[[bytes], str | None] | None
     guarded_headers: frozenset[str]  # refused when doubled
@@ -76,7 +79,9 @@ class Provider:
     identify: Callable[[Http, App, Mapping[str, TokenSet]], Awaitable[Identity]] | None = None
     mint: Callable[[Http, App, Sequence[str]], Awaitable[TokenSet]] | None = None
     revoke: Callable[[Http, App, TokenSet], Awaitable[None]] | None = None
-    probe: Callable[[Http, App, TokenSet], Awaitable[None]] | None = None
+    probe: Callable[[Http, App, TokenSet], Awaitable[frozenset[str] | None]] | None = (
+        None  # scopes, where it tells them
+    )
 
     def oauth_for(self, settings: Mapping[str, Any]) -> OAuthFacts | None:
         """The OAuth facts of an integration with these settings; None: it connects no accounts."""
@@ -108,6 +113,8 @@ def load(module: ModuleType) -> Provider:
         raise ContractBroken(f"{module.__name__}: {stray} without OAUTH")
     if oauth is not None and oauth.authorize_url is not None and not hasattr(module, "identify"):
         raise ContractBroken(f"{module.__name__}: people consent there, so identify() must tell whose account it is")
+    if bool(facts.signals) != hasattr(module, "interpret"):
+        raise ContractBroken(f"{module.__name__}: interpret() and FACTS.signals go together")
     if facts.dedupe_window_s < 72 * 3600:
         raise ContractBroken(f"{module.__name__}: dedupe window under 72 h")
     if stored := set(facts.signature_headers) & (set(facts.kept_headers) | set(facts.identity_headers)):
@@ -120,6 +127,7 @@ def load(module: ModuleType) -> Provider:
         items=m.items,
         challenge=getattr(module, "challenge", None),
         handshake=getattr(module, "handshake", None),
+        interpret=getattr(module, "interpret", None),
         redact=getattr(module, "redact", None),
         check_secret=getattr(module, "check_secret", None),
         guarded_headers=frozenset(facts.signature_headers) | frozenset(facts.identity_headers),

@@ -17,6 +17,7 @@ from providers import oauth_calls, standard_items, standard_signatures
 from providers.calls import Http, bearer, called
 from providers.contract import Delivery, Facts, Item, Trust, Verified
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet, authorize_parameters, filled
+from providers.signals import Said, Signal, Tells
 from providers.urls import Base
 
 FACTS = Facts(
@@ -26,7 +27,14 @@ FACTS = Facts(
     signature_headers=("webhook-signature",),
     identity_headers=("webhook-id", "webhook-timestamp"),
     timestamp_tolerance_s=standard_signatures.TOLERANCE_S,
-    signals=("grant.revoked",),
+    signals=(
+        Tells(
+            event="grant.revoked",
+            says=("revoked",),
+            knows="nothing",
+            source="https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md",
+        ),
+    ),
 )
 
 # The server is ours: gateway/sandbox.
@@ -68,7 +76,13 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
     """One item, of the account that it names."""
     who = standard_items.pointed(delivery.body, "/account")
     found = standard_items.item(delivery, "webhook", (f"account:{who}",) if who else ())
-    return [replace(found, signal=found.event in FACTS.signals)]
+    return [replace(found, signal=FACTS.is_signal(found.event))]
+
+
+def interpret(said: Said) -> Sequence[Signal]:
+    """It names the account, which may have given several grants: which of them is over, a probe tells."""
+    who = standard_items.pointed(said.data, "/account")
+    return [Signal(says="revoked", reason="grant_revoked", accounts=(f"account:{who}",))] if who else []
 
 
 def authorize(asked: Asked, app: App) -> dict[str, str]:
@@ -87,9 +101,10 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
     await oauth_calls.revoke(http, OAUTH, app, tokens)
 
 
-async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
     """401 once the token is over or revoked."""
     await called(http, bearer("GET", _me(app), tokens.access_token))
+    return None
 
 
 def _me(app: App) -> str:

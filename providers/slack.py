@@ -21,6 +21,7 @@ from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified, e
 from providers.errors import GrantEnded, HandshakeRefused, Malformed, OddAnswer, ProviderError, SignatureMismatch
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.reading import account, at, document, form, identifier, instant, media_type, text
+from providers.signals import Said, Signal, Tells
 from providers.signatures import header, matching, raw, signed_time, text_secret_complaint, within
 from providers.slicing import blank, blank_field, blank_in_field
 
@@ -35,8 +36,27 @@ FACTS = Facts(
     # https://docs.slack.dev/apis/events-api/#responding (three seconds; retries at once, after 1 and after 5 minutes)
     kept_headers=("x-slack-retry-num", "x-slack-retry-reason"),
     ack_deadline_s=3.0,
-    # https://docs.slack.dev/reference/events/tokens_revoked, …/app_uninstalled, …/team_access_revoked
-    signals=("tokens_revoked", "app_uninstalled", "team_access_revoked"),
+    # A revocation comes as both of the first two, in either order. `event_time` is inside what is signed.
+    signals=(
+        Tells(
+            event="tokens_revoked",
+            says=("revoked",),
+            knows="time",
+            source="https://docs.slack.dev/reference/events/tokens_revoked",
+        ),
+        Tells(
+            event="app_uninstalled",
+            says=("revoked",),
+            knows="time",
+            source="https://docs.slack.dev/reference/events/app_uninstalled",
+        ),
+        Tells(
+            event="team_access_revoked",
+            says=("revoked",),
+            knows="time",
+            source="https://docs.slack.dev/reference/events/team_access_revoked",
+        ),
+    ),
 )
 
 # https://docs.slack.dev/authentication/installing-with-oauth, https://docs.slack.dev/authentication/using-token-rotation
@@ -161,6 +181,26 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
     return [_event(delivery, sent)]
 
 
+def interpret(said: Said) -> Sequence[Signal]:
+    """Users' tokens and the bot's are told apart; a list of either holds ids of users, not tokens."""
+    sent = document(said.data)
+    at_time = instant(sent.get("event_time"))
+
+    def revoked(accounts: Iterator[tuple[str, ...]], *profiles: str) -> Iterator[Signal]:
+        if keys := _distinct(accounts):
+            yield Signal(
+                says="revoked", reason=said.event, accounts=keys, profiles=profiles or None, knows="time", at=at_time
+            )
+
+    if said.event == "team_access_revoked":
+        return list(revoked(account("team", team) for team in _listed(at(sent, "event", "team_ids"))))
+    if said.event != "tokens_revoked":
+        return list(revoked(_installed(sent)))
+    tokens, place = at(sent, "event", "tokens"), sent.get("team_id") or sent.get("enterprise_id")
+    users = (account("user", place, user) for user in _listed(at(tokens, "oauth")))
+    return [*revoked(users, "user"), *(revoked(_installed(sent), "bot") if _listed(at(tokens, "bot")) else ())]
+
+
 def redact(data: bytes) -> bytes:
     """Blank the legacy verification token, which some old receivers still take as proof."""
     if data.lstrip().startswith(b"{"):
@@ -237,9 +277,10 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
             await _call(http, "auth.revoke", fresh)
 
 
-async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
     """auth.test needs no scope."""
     await _call(http, "auth.test", tokens.access_token)
+    return None
 
 
 async def _call(http: Http, method: str, token: str) -> dict[str, Any]:
@@ -271,8 +312,20 @@ def _event(delivery: Delivery, sent: dict[str, Any]) -> Item:
         accounts=_distinct(_seen_by(sent)),
         dedupe=identifier(sent.get("event_id")),
         occurred_at=instant(sent.get("event_time")),
-        signal=name in FACTS.signals,
+        signal=FACTS.is_signal(name),
     )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _installed(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The installation that an event is about: a workspace's, or an organization's."""
+    team, enterprise = sent.get("team_id"), sent.get("enterprise_id")
+    yield account("team", team)
+    if not team or any(at(one, "is_enterprise_install") is True for one in _listed(sent.get("authorizations"))):
+        yield account("enterprise", enterprise)
 
 
 def _seen_by(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -284,8 +337,7 @@ def _seen_by(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     yield account("team", team)
     if not team:
         yield account("enterprise", enterprise)
-    authorizations = sent.get("authorizations")
-    for one in authorizations if isinstance(authorizations, list) else []:
+    for one in _listed(sent.get("authorizations")):
         yield account("team", at(one, "team_id"))
         if at(one, "is_enterprise_install") is True or not at(one, "team_id"):
             yield account("enterprise", at(one, "enterprise_id") or enterprise)
@@ -293,12 +345,10 @@ def _seen_by(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield account("user", at(one, "team_id") or team, at(one, "user_id"))
     # Ids of the users whose tokens went; a bot's token is the team's installation, which is named already.
     if at(sent, "event", "type") == "tokens_revoked":
-        users = at(sent, "event", "tokens", "oauth")
-        for user in users if isinstance(users, list) else []:
+        for user in _listed(at(sent, "event", "tokens", "oauth")):
             yield account("user", team or enterprise, user)
     if at(sent, "event", "type") == "team_access_revoked":
-        teams = at(sent, "event", "team_ids")
-        for gone in teams if isinstance(teams, list) else []:
+        for gone in _listed(at(sent, "event", "team_ids")):
             yield account("team", gone)
 
 

@@ -18,6 +18,7 @@ from providers.errors import GrantEnded, Misconfigured, SignatureMismatch
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.oauth_calls import key_at
 from providers.reading import account, at, document, identifier, instant, iso_instant, text
+from providers.signals import Said, Signal, Tells
 from providers.signatures import header, hmac_hex, matching, raw, signed_time, text_secret_complaint, within
 
 FACTS = Facts(
@@ -30,7 +31,14 @@ FACTS = Facts(
     # https://docs.stripe.com/webhooks#retries: three days by itself; resent by hand (CLI) for 30 days
     dedupe_window_s=30 * 24 * 3600,
     # https://docs.stripe.com/api/events/types#event_types-account.application.deauthorized
-    signals=("account.application.deauthorized",),
+    signals=(
+        Tells(
+            event="account.application.deauthorized",
+            says=("revoked",),
+            knows="time",
+            source="https://docs.stripe.com/api/events/types#event_types-account.application.deauthorized",
+        ),
+    ),
 )
 
 # https://docs.stripe.com/connect/oauth-reference; stripe/stripe-python, stripe/_oauth.py and stripe/oauth_error.py
@@ -88,9 +96,18 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
             accounts=_accounts(sent),
             dedupe=identifier(sent.get("id")),
             occurred_at=instant(sent.get("created")) or iso_instant(sent.get("created")),
-            signal=name in FACTS.signals,
+            signal=FACTS.is_signal(name),
         )
     ]
+
+
+def interpret(said: Said) -> Sequence[Signal]:
+    """The connected account is at the top level; `data.object` is the application."""
+    sent = document(said.data)
+    when = instant(sent.get("created")) or iso_instant(sent.get("created"))
+    return [
+        Signal(says="revoked", reason="deauthorized", accounts=_accounts(sent), knows="time", at=when)
+    ]  # fmt: skip
 
 
 def token_sets(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, TokenSet]:
@@ -128,9 +145,10 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
         raise refused
 
 
-async def probe(http: Http, app: App, tokens: TokenSet) -> None:
+async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
     """https://docs.stripe.com/api/accounts/retrieve, of the token's own account."""
     await _own_account(http, tokens)
+    return None
 
 
 async def _account_id(http: Http, tokens: TokenSet) -> str:

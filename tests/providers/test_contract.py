@@ -250,7 +250,10 @@ def test_facts_are_sane(name: str) -> None:
     # 410 would end a subscription, and a 2xx would acknowledge a forgery.
     assert 400 <= facts.refused_status < 500
     assert facts.refused_status != 410
-    assert all(re.fullmatch(r"[a-z0-9_.-]+", signal) for signal in facts.signals)
+    for tells in facts.signals:
+        assert EVENT_NAME.fullmatch(tells.event)
+        assert tells.source.startswith("https://")
+    assert 0 < facts.clock_margin_s <= 600
     assert facts.keys_url is None or facts.keys_url.startswith("https://")
 
 
