@@ -16,7 +16,7 @@ from providers.registry import ContractBroken, all_providers, load
 def module(**members: Any) -> ModuleType:
     """GitHub's module with members replaced; None takes one away."""
     made = ModuleType("providers.made_up")
-    known = {"FACTS": github.FACTS, "verify": github.verify, "items": github.items}
+    known = {"FACTS": github.FACTS, "verify": github.verify, "items": github.items, "interpret": github.interpret}
     for name, value in {**known, **members}.items():
         if value is not None:
             setattr(made, name, value)
