@@ -58,6 +58,24 @@ _words = st.sampled_from(
         *("message", "data", "messageId", "publishTime", "attributes", "subscription", "emailAddress", "historyId"),
         *("portalId", "subscriptionType", "eventId", "occurredAt", "appId", "project", "object_kind", "project_id"),
         *("event_callback", "url_verification", "app_rate_limited", "tokens_revoked", "team_access_revoked"),
+        *(
+            "plainToken",
+            "event_ts",
+            "host_id",
+            "account_id",
+            "deauthorization_time",
+            "download_token",
+            "app_deauthorized",
+        ),
+        *(
+            "webhookTimestamp",
+            "organizationId",
+            "oauthClientId",
+            "userId",
+            "createdAt",
+            "myshopify_domain",
+            "shop_domain",
+        ),
         *("v2.core.event", "minute_rate_limited", "timestamp", "is_enterprise_install", "actions", "action_ts"),
     ]
 )
