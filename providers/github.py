@@ -23,7 +23,7 @@ from providers.contract import Delivery, Facts, Item, Trust, Verified, event_nam
 from providers.errors import GrantEnded, Malformed, Misconfigured, OddAnswer, ProviderError, ScopeLacking, Suspended
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.reading import account, at, document, form, identifier, iso_instant, media_type, text
-from providers.signals import Said, Signal, Tells
+from providers.signals import Said, Signal, Tells, known_by
 from providers.signatures import header, hmac_hex, matching, raw, text_secret_complaint
 
 PAYLOADS = "https://docs.github.com/en/webhooks/webhook-events-and-payloads"
@@ -47,8 +47,8 @@ FACTS = Facts(
     ack_deadline_s=10.0,
     # https://docs.github.com/en/webhooks/using-webhooks/redelivering-webhooks: for three days, under the same id
     dedupe_window_s=72 * 3600,
-    # https://docs.github.com/en/webhooks/webhook-events-and-payloads: no time is signed but what the body holds. An
-    # installation never comes back under its number.
+    # https://docs.github.com/en/webhooks/webhook-events-and-payloads: no time is signed but what the body holds, and of
+    # times that one has only `suspended_at`. An installation never comes back under its number.
     signals=(
         Tells(
             event="github_app_authorization.revoked",
@@ -89,6 +89,9 @@ OAUTH = OAuthFacts(
     ),
     errors_in_200=True,
     revoke_reach="account",  # all tokens of the user at this app
+    # They go with the authorization: https://docs.github.com/en/rest/apps/oauth-applications#delete-an-app-authorization
+    # What an uninstallation does to tokens minted before: not verified, but it needs no probe, its number is final.
+    probe_acquits=True,
 )
 
 # A token's scopes are told without those that others imply; on the same page as above.
@@ -178,24 +181,24 @@ def interpret(said: Said) -> Sequence[Signal]:
         user = account("user", at(sent, "sender", "id"))
         return [Signal(says="revoked", reason="authorization_revoked", accounts=user, kinds=("code",))] if user else []
     installation = account("installation", at(sent, "installation", "id"))
-    if not installation:
-        raise Malformed("no installation")
+    # The name of an event is in a header, which is not signed: whoever has a body of another kind (a comment that was
+    # `deleted`, say) could send it again as this one. Those tell of the installation its `id` and `node_id` only.
+    if not installation or not account("account", at(sent, "installation", "account", "id")):
+        raise Malformed("not an event of an installation")
     match said.event.rpartition(".")[2]:
         case "deleted":
             return [Signal(says="revoked", reason="app_uninstalled", accounts=installation, knows="final")]
         case "suspend":
             since = iso_instant(at(sent, "installation", "suspended_at"))
-            return [
-                Signal(says="suspended", reason="app_suspended", accounts=installation, knows="time", at=since)
-            ]  # fmt: skip
+            known = known_by(since)
+            return [Signal(says="suspended", reason="app_suspended", accounts=installation, knows=known, at=since)]
         case "unsuspend":
             return [Signal(says="resumed", reason="app_unsuspended", accounts=installation)]
         case _:
+            minted = ("installation",)  # a user's token has the permissions of its app, too, but none of its own
             return [
-                Signal(
-                    says="scopes_changed", reason="permissions_accepted", accounts=installation, kinds=("installation",)
-                )
-            ]
+                Signal(says="scopes_changed", reason="permissions_accepted", accounts=installation, kinds=minted)
+            ]  # fmt: skip
 
 
 def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
@@ -232,8 +235,7 @@ def authorize(asked: Asked, app: App) -> Mapping[str, str]:
 def token_sets(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, TokenSet]:
     """An exchange and a refresh bring a user's token. Where an installation was asked for, that one is `user`."""
     found = oauth.token_set(OAUTH, answer)
-    if found.scopes is not None:
-        found = replace(found, scopes=found.scopes | {more for one in found.scopes for more in IMPLIED.get(one, ())})
+    found = replace(found, scopes=_whole(found.scopes))
     return dict.fromkeys(["user"] if "installation" in asked.scopes else asked.scopes, found)
 
 
@@ -291,9 +293,22 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
 
 
 async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
-    """An installation token cannot read /user; both can read their rate limit, which costs nothing of it."""
-    await called(http, _get("/rate_limit", tokens.access_token))
-    return None
+    """An installation token cannot read /user; both can read their rate limit, which costs nothing of it.
+
+    Tokens of OAuth Apps have scopes, told in a header of every answer; those of GitHub Apps have none.
+    https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
+    """
+    response = await http.send(_get("/rate_limit", tokens.access_token))
+    refused = api_refusal(response)
+    if refused is not None:
+        raise refused
+    response.json()  # a page in its place says nothing.    Raises: OddAnswer
+    return _whole(oauth.scopes_of(response.headers.get("x-oauth-scopes"), ",")) or None
+
+
+def _whole(scopes: frozenset[str] | None) -> frozenset[str] | None:
+    """Scopes as they are told, with those that they imply."""
+    return None if scopes is None else scopes | {more for one in scopes for more in IMPLIED.get(one, ())}
 
 
 # https://docs.github.com/en/rest/about-the-rest-api/api-versions

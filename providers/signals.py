@@ -21,6 +21,11 @@ Says = Literal["revoked", "suspended", "resumed", "scopes_changed", "doubtful"]
 Knows = Literal["time", "final", "token", "nothing"]
 
 
+def known_by(at: datetime | None) -> Knows:
+    """How a signal is known whose time was signed, and that is `at`: not at all, where no time can be read."""
+    return "nothing" if at is None else "time"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tells:
     """One kind of item that can say something about grants: of `Facts.signals`, and a line of README's table."""
