@@ -8,6 +8,7 @@ integration's client secrets; it is known by its PEM form.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from providers import jwt, oauth, oauth_calls
-from providers.calls import Http, Request, Response, api_refusal, bearer, called
+from providers.calls import Http, Request, Response, api_refusal, bearer
 from providers.contract import Delivery, Facts, Item, Trust, Verified, event_name
 from providers.errors import GrantEnded, Malformed, Misconfigured, OddAnswer, ProviderError, ScopeLacking, Suspended
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
@@ -115,6 +116,9 @@ IMPLIED = {
 JWT_BACKDATED_S = 60
 JWT_LIFE_S = 9 * 60  # ten minutes at most, by GitHub's clock
 INSTALLATION_TTL_S = 3600
+
+# A 403 that says so in its message only: octokit/octokit.rb, lib/octokit/error.rb
+SUSPENDED = re.compile(b"installation has been suspended|suspended your access|account was suspended", re.IGNORECASE)
 
 MOST_PAGES = 20  # of a user's installations, 100 each
 
@@ -246,7 +250,7 @@ async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Iden
     https://docs.github.com/en/apps/creating-github-apps/registering-a-github-app/about-the-setup-url
     """
     token = next(iter(tokens.values())).access_token
-    user = f"user:{oauth_calls.key_at(await called(http, _get('/user', token)), 'id')}"
+    user = f"user:{oauth_calls.key_at((await _answer(http, _get('/user', token))).json(), 'id')}"
     if not app.settings.get("app_slug"):
         return Identity(subject=user, accounts=(user,), reach=user)
     named = app.callback.get("installation_id", "")
@@ -298,10 +302,7 @@ async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None
     Tokens of OAuth Apps have scopes, told in a header of every answer; those of GitHub Apps have none.
     https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
     """
-    response = await http.send(_get("/rate_limit", tokens.access_token))
-    refused = api_refusal(response)
-    if refused is not None:
-        raise refused
+    response = await _answer(http, _get("/rate_limit", tokens.access_token))
     response.json()  # a page in its place says nothing.    Raises: OddAnswer
     return _whole(oauth.scopes_of(response.headers.get("x-oauth-scopes"), ",")) or None
 
@@ -317,6 +318,17 @@ _HEADERS = {"accept": "application/vnd.github+json", "x-github-api-version": "20
 
 def _get(path: str, token: str) -> Request:
     return bearer("GET", f"{OAUTH.api_base}{path}", token, _HEADERS)
+
+
+async def _answer(http: Http, request: Request) -> Response:
+    """What a call with somebody's token brings.    Raises: ProviderError; Suspended, the installation or the user is."""
+    response = await http.send(request)
+    refused = api_refusal(response)
+    if isinstance(refused, ScopeLacking) and SUSPENDED.search(response.body):
+        raise Suspended(status=response.status)
+    if refused is not None:
+        raise refused
+    return response
 
 
 def _grant(app: App, token: str) -> Request:
@@ -341,8 +353,8 @@ async def _deleted(http: Http, request: Request) -> bool:
 async def _installations(http: Http, token: str) -> AsyncIterator[dict[str, Any]]:
     """https://docs.github.com/en/rest/apps/installations#list-app-installations-accessible-to-the-user-access-token"""
     for page in range(1, MOST_PAGES + 1):
-        said = await called(http, _get(f"/user/installations?per_page=100&page={page}", token))
-        found = said.get("installations")
+        response = await _answer(http, _get(f"/user/installations?per_page=100&page={page}", token))
+        found = response.json().get("installations")
         if not isinstance(found, list) or not found:
             return
         for one in found:

@@ -158,7 +158,11 @@ OUTCOMES: list[tuple[Response, type[ProviderError]]] = [
     (answer({"error": {"code": "invalid_grant"}}, 400), OddAnswer),
     (answer({"error": "something_new"}, 400), OddAnswer),
     (answer(HTML, 400), OddAnswer),
+    (answer(HTML, 401), OddAnswer),  # without a code it is nobody's fault yet: neither the grant's nor ours
+    (answer(b"", 401), OddAnswer),
+    (answer({"message": "Unauthorized"}, 401), OddAnswer),
     (answer(HTML, 403), OddAnswer),
+    (answer({"error": "Not Found"}, 404), OddAnswer),
     (answer(b"", 302, location="https://elsewhere.example"), OddAnswer),
     (answer(HTML, 500), Unreachable),
     (answer(b"", 502), Unreachable),
