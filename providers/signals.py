@@ -54,7 +54,8 @@ class Signal:
 
     says: Says
     reason: str  # one plain word of ours: tokens_revoked, app_uninstalled …
-    accounts: tuple[str, ...] = ()  # whose, by keys as in `Item.accounts`: any of them; empty: all that the item names
+    # Whose: any of these keys, each of them in `Item.accounts`; empty: all that the item names, which names some.
+    accounts: tuple[str, ...] = ()
     profiles: tuple[str, ...] | None = None  # of these access profiles; None: of all
     kinds: tuple[str, ...] | None = None  # whose tokens come so (`code`, `installation` …); None: of all
     knows: Knows = "nothing"
