@@ -29,8 +29,8 @@ from gateway.stream.consumers import Leased, partition_of
 from gateway.stream.cursor import mark_of
 
 NAME = "posthouse.lifecycle"
-LEASE_S = 10.0  # after a crash somebody else goes on within this
-RENEW_S = 3.0
+LEASE_S = 5.0  # after a crash somebody else goes on within this
+RENEW_S = 1.5
 BATCH = 100  # events of one transaction: it holds the locks of their connections
 IDLE_S = 5.0  # how often cursors are moved past what is not marked
 PACE_S = 0.005  # between two reads: every commit wakes us, and many are of nothing for us
