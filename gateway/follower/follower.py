@@ -42,9 +42,12 @@ log = structlog.get_logger(__name__)
 class Follower:
     """The follower of one process in one region."""
 
-    def __init__(self, region: Region, meaning: Meaning, clock: Clock, worker: str, new_id: Callable[[], UUID]) -> None:
+    def __init__(
+        self, region: Region, meaning: Meaning, clock: Clock, worker: str, new_id: Callable[[], UUID],
+        asked: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._region, self._meaning, self._clock = region, meaning, clock
-        self._worker, self._new_id = worker, new_id
+        self._worker, self._new_id, self._asked = worker, new_id, asked
         self._held: dict[int, Leased] = {}
         self._leased_at = self._moved_at = float("-inf")
 
@@ -135,6 +138,8 @@ class Follower:
         moved = {p: one for p, one in self._held.items() if one.cursor.seq < place[0]}
         self._held |= {p: leased.at(place[0], mark_of(place[1])) for p, leased in moved.items()}
         self._moved_at = self._clock.monotonic()
+        if any(one.moves or one.hints for one in meant):
+            self._asked()  # a check, perhaps
         for one in meant:
             metrics.FOLLOWED.labels("set_aside" if one.error else "told" if one.moves or one.hints else "nothing").inc()
 
