@@ -21,7 +21,7 @@ from providers.errors import GrantEnded, Malformed, OddAnswer, SignatureMismatch
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.oauth_calls import key_at
 from providers.reading import account, document, identifier, instant, iso_instant, text
-from providers.signals import Said, Signal, Tells
+from providers.signals import Said, Says, Signal, Tells, known_by
 from providers.signatures import header, hmac_hex, matching, raw, text_secret_complaint, within
 
 SCHEMA = "https://github.com/linear/linear/blob/master/packages/sdk/src/schema.graphql"
@@ -58,6 +58,8 @@ OAUTH = OAuthFacts(
     # A grace of 30 minutes for a refresh token that was used is reported, not documented: nothing may be built on it.
     rotation="strict",
     revoke_reach="token",
+    # Whether an access token ends with the refresh token that brought it is not documented; a refresh tells.
+    probe_acquits=False,
 )
 
 VIEWER = "{ viewer { id } organization { id } }"
@@ -137,14 +139,9 @@ def interpret(said: Said) -> Sequence[Signal]:
         whose, reason, sure = _user(sent), "authorization_revoked", sent.get("activeTokensForUser") == 0
     if not whose:
         raise Malformed("nobody's")
-    if not (ours and sure):
-        return [Signal(says="doubtful", reason=reason, accounts=whose)]
-    # The time of the attempt comes again fresh with each; it can only pull a `createdAt` from the future back.
-    created, attempted = iso_instant(sent.get("createdAt")), instant(sent.get("webhookTimestamp"), per_second=1000)
-    if created is None:
-        return [Signal(says="revoked", reason=reason, accounts=whose)]
-    when = created if attempted is None else min(created, attempted)
-    return [Signal(says="revoked", reason=reason, accounts=whose, knows="time", at=when)]
+    says: Says = "revoked" if ours and sure else "doubtful"
+    when = _happened(sent)
+    return [Signal(says=says, reason=reason, accounts=whose, knows=known_by(when), at=when)]
 
 
 def authorize(asked: Asked, app: App) -> Mapping[str, str]:
@@ -205,6 +202,12 @@ def _user(sent: Mapping[str, Any]) -> tuple[str, ...]:
     if sent.get("type") != "OAuthAuthorization":
         return ()
     return account("user", sent.get("organizationId"), sent.get("userId"))
+
+
+def _happened(sent: Mapping[str, Any]) -> datetime | None:
+    """`createdAt`. The time of the attempt is new with each, so it can only pull one from the future back."""
+    created, attempted = iso_instant(sent.get("createdAt")), instant(sent.get("webhookTimestamp"), per_second=1000)
+    return min(created, attempted) if created is not None and attempted is not None else created
 
 
 def _is_ours(named: Any, said: Said) -> bool | None:

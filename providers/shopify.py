@@ -102,6 +102,9 @@ OAUTH = OAuthFacts(
     ),
     # Uninstalling ends every token of the shop at once; there is nothing that ends one.
     revoke_reach="installation",
+    # "Stays valid until the store uninstalls your app or you revoke your client secret":
+    # https://shopify.dev/docs/apps/build/security/credentials-and-data/use-expiring-offline-access-tokens
+    probe_acquits=True,
 )
 
 DOMAIN = re.compile(LABEL + r"\.myshopify\.com")
@@ -151,11 +154,16 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
 
 def interpret(said: Said) -> Sequence[Signal]:
     """An uninstall is the Shop resource, which names itself; a change of scopes is of the shop that the item names."""
+    sent = document(said.data)
     if said.event == "app.scopes_update":
-        return [Signal(says="scopes_changed", reason="scopes_updated")]
-    shop = _shop(_named_in(document(said.data)))
-    if not shop:
-        raise Malformed("no shop")
+        told = [said.headers.get(f"{family}-shop-domain", "") for family in FAMILIES]
+        shop = _shop(_named_in(sent) or next(filter(None, told), ""))
+        if not shop or not isinstance(sent.get("current"), list):
+            raise Malformed("not a change of scopes")
+        return [Signal(says="scopes_changed", reason="scopes_updated", accounts=shop)]
+    shop = _shop(text(sent.get("myshopify_domain")))
+    if not shop or shop != _shop(_named_in(sent)):
+        raise Malformed("not a shop")
     return [Signal(says="revoked", reason="app_uninstalled", accounts=shop)]
 
 

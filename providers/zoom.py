@@ -29,7 +29,7 @@ from providers.errors import (
 )
 from providers.oauth import App, Identity, OAuthFacts, TokenSet
 from providers.reading import account, at, document, identifier, instant, iso_instant, text
-from providers.signals import Said, Signal, Tells
+from providers.signals import Said, Signal, Tells, known_by
 from providers.signatures import header, hmac_hex, matching, raw, signed_time, text_secret_complaint, within
 from providers.slicing import blank, value_at
 
@@ -160,8 +160,7 @@ def interpret(said: Said) -> Sequence[Signal]:
     if not whose:
         raise Malformed("nobody's")
     when = _happened(sent)
-    knows: Literal["time", "nothing"] = "nothing" if when is None else "time"
-    return [Signal(says="revoked", reason="app_deauthorized", accounts=whose, knows=knows, at=when)]
+    return [Signal(says="revoked", reason="app_deauthorized", accounts=whose, knows=known_by(when), at=when)]
 
 
 def redact(data: bytes) -> bytes:

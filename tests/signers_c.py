@@ -124,7 +124,7 @@ def zoom_validation(token: Any = "qgg8vlvZRS6UYooatFL8Aw") -> bytes:
 
 LINEAR_CLIENT = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 ORGANIZATION = "18544a12-e52c-4e40-81e1-766e0c46650e"
-_STAMP = re.compile(rb'"webhookTimestamp":\d+')
+_STAMP = re.compile(rb'"webhookTimestamp": ?\d+')
 
 
 def linear(body: bytes, secret: bytes, now: datetime, *, delivery_id: str, url: str) -> dict[str, str]:

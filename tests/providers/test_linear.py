@@ -111,7 +111,7 @@ def test_another_applications_end_is_none_of_ours() -> None:
 def test_an_id_of_the_other_kind_has_the_provider_asked() -> None:
     """Webhooks may name the application by a UUID, which its client id is not: whose it is cannot be told then."""
     assert signals(linear_revocation(oauthClientId=OTHER)) == [
-        Signal(says="doubtful", reason="app_revoked", accounts=WHOLE, knows="nothing")
+        Signal(says="doubtful", reason="app_revoked", accounts=WHOLE, knows="time", at=CREATED)
     ]
     assert signals(linear_revocation(oauthClientId=OTHER), client_id=OTHER[:-1] + "2") == []
 
@@ -125,7 +125,7 @@ def test_a_persons_authorization_ends_theirs_alone() -> None:
     ]
     for left in (1, None):
         assert signals(linear_revocation(**taken, activeTokensForUser=left)) == [
-            Signal(says="doubtful", reason="authorization_revoked", accounts=PERSON)
+            Signal(says="doubtful", reason="authorization_revoked", accounts=PERSON, knows="time", at=CREATED)
         ]
 
 

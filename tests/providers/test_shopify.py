@@ -128,7 +128,13 @@ def test_a_change_of_scopes_is_of_the_shop_that_the_item_names() -> None:
     }
     found = item(json.dumps(body).encode(), topic="app/scopes_update")
     assert (found.event, found.signal, found.accounts) == ("app.scopes_update", True, (f"shop:{SHOP}",))
-    assert shopify.interpret(said(found)) == [Signal(says="scopes_changed", reason="scopes_updated", accounts=())]
+    due = [Signal(says="scopes_changed", reason="scopes_updated", accounts=found.accounts, knows="nothing")]
+    for family in shopify.FAMILIES:
+        assert shopify.interpret(said(found, **{f"{family}-shop-domain": SHOP})) == due
+    with pytest.raises(Malformed):
+        shopify.interpret(said(found))
+    with pytest.raises(Malformed):  # an order, sent again under another topic
+        shopify.interpret(said(item(shopify_order(), topic="app/scopes_update"), **{"x-shopify-shop-domain": SHOP}))
 
 
 @pytest.mark.parametrize("secret", [b"shpat_0123456789abcdef0123456789abcdef", b"shprt_0123456789", b"short"])
