@@ -24,8 +24,8 @@ from providers.signals import Said, Signal
 # Rooms of this package that are not a provider.
 SHARED = frozenset(
     {
-        *("calls", "contract", "errors", "jwt", "oauth", "oauth_calls", "reading", "registry", "signals", "signatures"),
-        *("slicing", "standard_items", "standard_signatures", "urls"),
+        *("calls", "contract", "errors", "graphql", "jwt", "oauth", "oauth_calls", "reading", "registry", "signals"),
+        *("signatures", "slicing", "standard_items", "standard_signatures", "urls"),
     }
 )
 
@@ -40,6 +40,7 @@ PARAMETERS = {
     # Of connecting accounts: providers/oauth.py says what each is.
     "oauth_facts": ("settings",),
     "authorize": ("asked", "app"),
+    "check_callback": ("parameters", "app"),
     "token_sets": ("answer", "asked"),
     "classify": ("response",),
     "identify": ("http", "app", "tokens"),
@@ -48,7 +49,10 @@ PARAMETERS = {
     "probe": ("http", "app", "tokens"),
     "token_marks": ("tokens",),
 }
-OF_OAUTH = ("oauth_facts", "authorize", "token_sets", "classify", "identify", "mint", "revoke", "probe", "token_marks")
+OF_OAUTH = (
+    *("oauth_facts", "authorize", "check_callback", "token_sets", "classify", "identify", "mint", "revoke", "probe"),
+    "token_marks",
+)
 
 
 class NoSettings(BaseModel):
@@ -75,6 +79,7 @@ class Provider:
     oauth: OAuthFacts | None = None  # None: it connects no accounts; of one integration: `oauth_for`
     oauth_facts: Callable[[Mapping[str, Any]], OAuthFacts] | None = None
     authorize: Callable[[Asked, App], Mapping[str, str]] | None = None
+    check_callback: Callable[[Mapping[str, str], App], None] | None = None
     token_sets: Callable[[Mapping[str, Any], Asked], Mapping[str, TokenSet]] | None = None
     classify: Callable[[Response], ProviderError | None] | None = None
     identify: Callable[[Http, App, Mapping[str, TokenSet]], Awaitable[Identity]] | None = None

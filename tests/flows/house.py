@@ -65,10 +65,10 @@ class House:
         signer = SIGNERS[name]
         delivery_id = delivery_id or str(ids.uuid7(self.gateway.clock.now()))
         secret = signer.secrets[0] if secret is None else secret
-        body = signer.sealed(fresh(signer, delivery_id) if body is None else body, secret)
+        now = at or self.gateway.clock.now()
+        body = signer.sealed(fresh(signer, delivery_id) if body is None else body, secret, now)
         target = target or self.targets[name]
         url = self.gateway.settings.public_url + target
-        now = at or self.gateway.clock.now()
         return target, signer.headers(body, secret, now, delivery_id=delivery_id, url=url), body
 
     async def deliver(self, name: str, body: bytes | None = None, **how: Any) -> Answer:
