@@ -102,9 +102,7 @@ class Provider:
     identify: Callable[[Http, App, Mapping[str, TokenSet]], Awaitable[Identity]] | None = None
     mint: Callable[[Http, App, Sequence[str]], Awaitable[TokenSet]] | None = None
     revoke: Callable[[Http, App, TokenSet], Awaitable[None]] | None = None
-    probe: Callable[[Http, App, TokenSet], Awaitable[frozenset[str] | None]] | None = (
-        None  # scopes, where it tells them
-    )
+    probe: Callable[[Http, App, TokenSet], Awaitable[frozenset[str] | None]] | None = None
     token_marks: Callable[[TokenSet], tuple[str, ...]] | None = None
     stream_set_up: Callable[[Http, App, str], Awaitable[None]] | None = None
     stream_verify: Callable[[Http, App, str], Awaitable[None]] | None = None

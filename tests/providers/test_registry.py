@@ -12,7 +12,6 @@ from providers import github
 from providers.contract import Handshake, event_name
 from providers.registry import ContractBroken, all_providers, load
 
-
 FACTS = replace(github.FACTS, signals=())  # they would ask for an interpreter
 
 

@@ -108,7 +108,7 @@ async def test_one_terminal_answer_is_evidence_and_a_second_one_later_is_proof(a
     assert (await account.read()).json()["state"] == "suspect"  # unexpired: handed out
     await town.pass_s(30)
     answer = await account.read()
-    problem(answer, 503, "checking")
+    problem(answer, 409, "checking")
     assert 500 < int(answer.headers["retry-after"]) <= 600
     assert account.refreshes == 1
     await town.pass_s(600)
@@ -124,7 +124,7 @@ async def test_a_second_answer_that_is_good_acquits(account: Account) -> None:
     town = account.town
     town.provider.misbehave("refresh_token", "invalid_grant")
     await town.pass_s(HOUR_S)
-    problem(await account.read(), 503, "checking")
+    problem(await account.read(), 409, "checking")
     await town.pass_s(600)
     told = (await account.read()).json()
     assert (told["state"], told["token_version"]) == ("active", 2)
