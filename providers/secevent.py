@@ -114,7 +114,7 @@ def items(delivery: Delivery, verified: Verified, facts: Facts, subject: str) ->
             accounts=tuple(dict.fromkeys(keys)),
             dedupe=f"set/{jti}/{name}",  # RFC 8417 section 2.2: unique at its issuer, of whom a stream has one
             occurred_at=happened(claims),
-            signal=facts.is_signal(name),
+            signal=bool(keys) and facts.is_signal(name),  # of nobody it says nothing
         )
         for name, keys in found.items()
     ]

@@ -14,9 +14,10 @@ from datetime import datetime
 from typing import Any
 
 from providers.contract import event_name
+from providers.errors import Malformed
 from providers.oauth import TokenSet
-from providers.reading import account, at, document, identifier, instant, text
-from providers.signals import Knows, Said, Says, Signal, Tells
+from providers.reading import account, document, identifier, instant, text
+from providers.signals import Knows, Said, Says, Signal, Tells, known_by
 
 _SECEVENT = "https://schemas.openid.net/secevent/"
 RISC, OAUTH, CAEP, SSF = (f"{_SECEVENT}{of}/event-type/" for of in ("risc", "oauth", "caep", "ssf"))
@@ -121,21 +122,23 @@ def happened(claims: Mapping[str, Any], said: Mapping[str, Any] | None = None) -
 
 
 def interpret(said: Said) -> list[Signal]:
-    """What a kept event says of the grants of its accounts, each with the time that was signed."""
+    """What a kept event says of the grants of its accounts, each with the time that was signed.    Raises: Malformed."""
     claims = document(said.data)
+    events = claims.get("events")
+    if not isinstance(events, dict):
+        raise Malformed("events")
     found: list[Signal] = []
-    for uri, payload in (at(claims, "events") or {}).items():
+    for uri, payload in events.items():
         kind = KINDS.get(uri)
         if kind is None or kind.event != said.event or kind.says is None or not isinstance(payload, dict):
             continue
         subject = _subject(payload, claims)
         if kind.knows == "token" and not (isinstance(subject, dict) and _format(subject) == "oauth_token"):
-            # It ought to name a token and names a person: which of the grants ended, nobody can tell.
-            found.append(Signal(says="doubtful", reason=kind.reason))
-            continue
+            raise Malformed("names no token")  # but a person: which of the grants ended, nobody can tell
         reason = DISABLED.get(text(payload.get("reason")), kind.reason) if kind.says == "suspended" else kind.reason
         when = happened(claims, payload) if kind.knows == "time" else None
-        found.append(Signal(says=kind.says, reason=reason, knows=kind.knows, at=when))
+        knows = known_by(when) if kind.knows == "time" else kind.knows
+        found.append(Signal(says=kind.says, reason=reason, knows=knows, at=when))
     return list(dict.fromkeys(found))  # the same event under two names
 
 
