@@ -53,6 +53,7 @@ class Checker:
     ) -> None:
         self._region, self._catalog, self._asking = region, catalog, asking
         self._clock, self._new_id = clock, new_id
+        self.wake = asyncio.Event()  # set by whoever in this process has asked for a check
         self._turns: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
 
     async def run_once(self) -> int:
@@ -147,7 +148,7 @@ class Checker:
         return due.move(
             "acquitted" if ledger.reason is None else "scopes_lost",
             Because(cause=ledger.reason or "scopes_changed", source="probe"), reason=ledger.reason, save=save,
-            say="scopes_changed",
+            also="scopes_changed",
         )  # fmt: skip
 
     async def _dead(self, check: Check, due: Due, found: Found) -> Verdict:
@@ -160,15 +161,15 @@ class Checker:
         if found.answer == "no_means":
             await self._drop(check)
             return "too_new"
-        if found.answer == "dead":  # an access token that nothing can refresh
+        if found.answer == "dead":  # an access token that nothing can refresh; a refresh has told the machine itself
             stored = due.stored
             again = (
-                stored.grant.state == "suspect" and stored.grant.reason in (REJECTED, REFUSED)
+                stored.grant.state == "suspect" and stored.grant.reason in (REFUSED, REJECTED)
                 and stored.in_state_s >= CONFIRM_AFTER_S
             )  # fmt: skip
             await rotation.refused(due, "rejected", found.code or REJECTED, self._new_id, again=again)
-        else:  # the refresh has told the machine, which has asked anew, or has decided; a canary's turn is over
-            await store.later(self._region.database, check, MOST_AGAIN_S, "refused")
+        # Unless the machine has decided, or has asked anew: not before a second answer proves something.
+        await store.later(self._region.database, check, CONFIRM_AFTER_S, found.code or "dead")
         return "dead"
 
     async def _true(self, check: Check, due: Due, found: Found) -> Verdict:

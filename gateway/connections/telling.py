@@ -3,9 +3,9 @@
     posthouse.connection.{active, suspect, suspended, reauth_required, revoked, closed}   the state it has come into
     posthouse.connection.repaired         it is active again: by a reconnect, or by a probe or refresh that succeeded
     posthouse.connection.authorized       a new consent, and the state is as it was
-    posthouse.connection.scopes_changed   what it reaches has changed, and the state is as it was
+    posthouse.connection.scopes_changed   what it reaches has changed, whatever that did to the state
 
-One event a transition. A "please reconnect" mail is silenced by `repaired`; nobody is mailed for `suspect`.
+A "please reconnect" mail is silenced by `repaired`; nobody is mailed for `suspect`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ class Because:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What is to be said of one connection. `say` names an event for when its state stays; None: nothing then."""
+    """What is to be said of one connection. `say` names an event for when its state stays, `also` one for any case."""
 
     because: Because
     say: str | None = None
+    also: str | None = None
 
 
 async def settle(
@@ -78,10 +79,9 @@ async def settle(
     events = []
     for was, now in zip(before, after, strict=True):
         word = words[now.id]
-        name = word.say if now.state == was.state else _name(was, now)
-        if name is not None:
-            told = _told(was, now, word.because, of[now.id])
-            events.append(event(now, name, new_id(), told, signal=looked_back))
+        names = [word.also, word.say if now.state == was.state else _name(was, now)]
+        told = _told(was, now, word.because, of[now.id])
+        events += [event(now, name, new_id(), told, signal=looked_back) for name in names if name is not None]
     if events or more:
         await append(tx, [*events, *more])
     return after

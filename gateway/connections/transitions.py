@@ -67,6 +67,7 @@ class Move:
     failure: Failure | None = None
     again_in_s: float | None = None  # with `doubted`: when a check is to look again
     say: str | None = None  # names the event for when the connection's state stays
+    also: str | None = None  # names one that is said in any case
     # Writes the grant with the state that was decided, where more than the state changes. Called under the lock, unless
     # the signal is stale or illegal.
     save: Save | None = field(default=None, repr=False)
@@ -125,7 +126,7 @@ async def apply(
     work = await _Work.begin(tx, concerned, new_id)
     work.words.update(words or {})
     said = [*(move.because.evidence for move in moves), *(hint.because.evidence for hint in hints)]
-    heard = await history.heard(tx, {one for one in said if one is not None}, list(work.connections))
+    heard: set[object] = {*await history.heard(tx, {one for one in said if one is not None}, list(work.connections))}
     applied = [await work.move(move, heard) for move in moves]
     for hint in hints:
         work.hint(hint, heard)
@@ -204,12 +205,14 @@ class _Work:
             raise NotFound("There is no such connection.")
         return cls(tx, connections, await grants.of(tx, wanted), new_id)
 
-    async def move(self, move: Move, heard: Collection[object]) -> Applied:
+    async def move(self, move: Move, heard: set[object]) -> Applied:
         """One signal, as far as the history; `end` writes what it came to."""
         name = (move.connection, move.access_profile)
         said = (move.because.evidence, *name, move.signal)
-        if not move.confirms and said in heard:
-            return Applied("already")
+        if move.because.evidence is not None and not move.confirms:
+            if said in heard:
+                return Applied("already")
+            heard.add(said)
         stand = self._stand(move)
         if stand is None:
             return Applied("absent")
@@ -292,7 +295,8 @@ class _Work:
 
     async def _stepped(self, move: Move, stand: _Stand, to: State) -> Applied:
         name, before = (move.connection, move.access_profile), stand.state
-        reason = move.reason if to != before or move.signal in TELLING else stand.reason
+        anew = to != before or (move.signal in TELLING and to != "suspended")
+        reason = move.reason if anew else stand.reason
         if (to, reason) != (before, stand.reason):
             self._changed.add(name)
         if move.save is not None:
@@ -309,11 +313,15 @@ class _Work:
         stand.state, stand.reason = to, reason
         if to == "revoked" and move.access_profile is not None:
             self._shreds.add((move.connection, move.access_profile))
-        word = self.words.get(move.connection)
-        if word is None or outcome == "moved" or (move.say is not None and word.say is None):
-            say = move.say or (word.say if word is not None else None)
-            self.words[move.connection] = Word(move.because, say)
+        self._word(move, moved=outcome == "moved")
         return Applied(outcome, to)
+
+    def _word(self, move: Move, *, moved: bool) -> None:
+        """The last that moved a grant is told as the cause; names of events add up."""
+        word = self.words.get(move.connection)
+        because = move.because if word is None or moved else word.because
+        say, also = (None, None) if word is None else (word.say, word.also)
+        self.words[move.connection] = Word(because, move.say or say, move.also or also)
 
     def _settle_doubt(self, move: Move, stand: _Stand, to: State) -> None:
         """What is decided with it, and what is to be looked at again."""

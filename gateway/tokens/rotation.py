@@ -137,7 +137,7 @@ async def keep(due: Due, fresh: Fresh, waited_s: float, new_id: NewId, marks: tu
         move = due.move(
             "refreshed" if ledger.reason is None else "scopes_lost",
             Because(cause=ledger.reason or "refreshed", source="token_answer"), reason=ledger.reason, save=save,
-            made=(grant.generation, version), say="scopes_changed" if changed else None,
+            made=(grant.generation, version), also="scopes_changed" if changed else None,
         )  # fmt: skip
         (done,) = await transitions.apply(tx, [move], new_id)
         written = done.outcome in ("moved", "stays")

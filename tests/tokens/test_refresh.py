@@ -342,9 +342,7 @@ async def rotate(account: Account, access: str) -> None:
     ledger: Ledger = grant.ledger
     async with region.database.transaction() as tx:
         await grants.lock(tx, account.id)
-        assert await grants.rotate(
-            tx, grant, "acme", place.version, state="active", reason=None, ledger=ledger, new=new
-        )  # fmt: skip
+        await grants.rotate(tx, grant, "acme", place.version, ledger=ledger, marks=(), age_s=0.0, new=new)
 
 
 async def test_a_silent_database_is_a_503_in_time_and_comes_back(account: Account, wire: LossyWire) -> None:
