@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiohttp import web
@@ -18,12 +20,16 @@ from joserfc.jwk import RSAKey
 from gateway import ids
 from gateway.cli import security_events
 from gateway.clock import Clock
+from gateway.connections import grants
+from gateway.connections.scopes import Ledger
 from gateway.errors import SetupError
 from gateway.integrations import store
 from gateway.integrations.wanted import Wanted, checked
+from gateway.regions import account_hash
 from gateway.service import Gateway
 from gateway.settings import Settings
 from providers.google_risc import EVENTS
+from providers.oauth import TokenSet
 from providers.registry import all_providers
 from tests.flows import raw
 from tests.flows.house import House, declare, metric, opened
@@ -31,6 +37,7 @@ from tests.signers_b import GOOGLE_KEYS
 from tests.signers_c import (
     AUDIENCE,
     GOOGLE_CLIENT,
+    GOOGLE_SUB,
     OAUTH,
     PREFIX,
     RISC,
@@ -279,3 +286,66 @@ async def test_only_an_integration_of_google_can_be_set_up(house: House) -> None
         await security_events.set_up(house.gateway, "ssf")
     with pytest.raises(SetupError, match="there is no integration 'nobody'"):
         await security_events.set_up(house.gateway, "nobody")
+
+
+REFRESH = PREFIX + "-and-what-follows"
+
+
+async def connected(house: House, api: Api, tenant: str, refresh_token: str) -> UUID:
+    """A connection of that tenant to the same person's account at Google, by a consent of ten days ago."""
+    gateway, integration = house.gateway, house.integration("google/secevent")
+    await api("PUT", f"/v1/tenants/{tenant}", {})
+    marks = integration.provider.token_marks(TokenSet(access_token="a", refresh_token=refresh_token))
+    asked = {"tenant": tenant, "integration": integration.name, "accounts": [f"user:{GOOGLE_SUB}", *marks]}
+    made = ids.parse(ids.CONNECTION, (await api("POST", "/v1/connections", asked)).json()["id"])
+    assert made is not None
+    hashes = [account_hash(gateway.control_keyring, integration.id, mark) for mark in marks]
+    async with gateway.regions.home.database.transaction() as tx:
+        await grants.put(
+            tx, made, "mail", state="active", reason=None, generation=1, token_version=1, reach_hash=None,
+            ledger=Ledger(("mail",), ("mail",)), parameters={}, marks=hashes, age_s=10 * 86400,
+        )  # fmt: skip
+    return made
+
+
+async def standing(house: House, *connections: UUID) -> list[tuple[str, str | None]]:
+    found = await grants.of(house.gateway.regions.home.database, connections)
+    by_id = {grant.connection_id: (grant.state, grant.reason) for grant in found}
+    return [by_id[connection] for connection in connections]
+
+
+async def followed(house: House) -> None:
+    """Until the follower has done with all deliveries that are on the log now."""
+    region = house.gateway.regions.home
+    last = await region.database.fetchval("SELECT max(seq) FROM gateway.events WHERE delivery IS NOT NULL")
+    behind = (
+        "SELECT count(*) FROM gateway.consumer_partitions WHERE consumer = 'posthouse.lifecycle' AND cursor_seq < $1"
+    )
+    news = region.news.subscribe()
+    try:
+        async with asyncio.timeout(20):
+            while await region.database.fetchval(behind, last):
+                news.clear()
+                await region.news.wait(news)
+    finally:
+        region.news.unsubscribe(news)
+
+
+async def test_a_revoked_token_ends_its_own_grant_and_revoked_tokens_all_that_are_older(house: House, api: Api) -> None:
+    """One person's account at Google, connected by two tenants: the signal is fenced by what it names, or by its time."""
+    await declare(house, "google/secevent")
+    acme = await connected(house, api, "acme", REFRESH)
+    globex = await connected(house, api, "globex", "1//another-refresh-token")
+    assert (
+        await house.deliver("google/secevent", google_event("1", OAUTH + "token-revoked", subject=by_token()))
+    ).status == 202
+    await followed(house)
+    assert await standing(house, acme, globex) == [("revoked", "token_revoked"), ("active", None)]
+    long_ago = google_event("2", OAUTH + "tokens-revoked")
+    assert (await house.deliver("google/secevent", long_ago)).status == 202
+    await followed(house)
+    assert await standing(house, globex) == [("active", None)]  # it was before this consent
+    now = json.loads(google_event("3", OAUTH + "tokens-revoked")) | {"iat": int(house.gateway.clock.now().timestamp())}
+    assert (await house.deliver("google/secevent", json.dumps(now).encode())).status == 202
+    await followed(house)
+    assert await standing(house, globex) == [("revoked", "tokens_revoked")]
