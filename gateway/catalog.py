@@ -58,6 +58,12 @@ class Integration:
     client_secrets: tuple[bytes, ...] = field(default=(), repr=False)  # newest first
     trouble: str | None = None  # why it cannot be used: it trusts nothing then, and its deliveries get a 503
 
+    @property
+    def condition(self) -> str:
+        """Whose condition counts for it: its provider's, or its own where each integration has a server of its own."""
+        facts = self.provider.facts
+        return facts.name if facts.one_service else f"{facts.name}:{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:

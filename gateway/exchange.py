@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from uuid import UUID
 
 from gateway.catalog import Integration
+from gateway.regions import account_hash
+from gateway.vault.keyring import Keyring
 from providers import oauth
 from providers.calls import Http, Request
 from providers.errors import Misconfigured, OddAnswer
@@ -18,6 +21,12 @@ from providers.oauth import App, Asked, OAuthFacts, TokenSet
 from providers.registry import Provider
 
 UNUSABLE = "integration_unusable"
+
+
+def marks(keyring: Keyring, integration: Integration, tokens: TokenSet) -> tuple[UUID, ...]:
+    """What its provider may call this token set by, as keyed hashes like those of accounts: a signal finds it by them."""
+    told = () if integration.provider.token_marks is None else integration.provider.token_marks(tokens)
+    return tuple(account_hash(keyring, integration.id, mark) for mark in told)
 
 
 def redirect_uri(public_url: str, integration: Integration) -> str:

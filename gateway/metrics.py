@@ -115,6 +115,29 @@ TOKEN_CHECK_BATCH_READS = Histogram(
     buckets=BATCH_BUCKETS,
     registry=REGISTRY,
 )
+CHECKS = Counter(
+    "posthouse_checks_total",
+    "Checks of grants that were in doubt, by why they were asked for and what was found: alive, refreshed, dead, overtaken, "
+    "too_new, undecided.",
+    ("integration", "why", "verdict"),
+    registry=REGISTRY,
+)
+FOLLOWED = Counter(
+    "posthouse_followed_total",
+    "Events that the lifecycle follower has read, by outcome: told (to the machine), nothing (to tell), set_aside.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+SET_ASIDE = Gauge(
+    "posthouse_set_aside_events", "Deliveries that the follower could not digest, to be tried again.", ("region",),
+    registry=REGISTRY,
+)  # fmt: skip
+PROVIDER_DEGRADED = Gauge(
+    "posthouse_provider_degraded",
+    "1 while the mass-failure guard holds: a provider's failures move no connection.",
+    ("region", "provider"),
+    registry=REGISTRY,
+)
 REFRESHES = Counter(
     "posthouse_refreshes_total",
     "Refreshes of tokens, by outcome: refreshed, overtaken (by another process, a reconnect or a revocation), failed, "

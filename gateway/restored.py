@@ -27,9 +27,11 @@ import structlog
 from gateway import metrics
 from gateway.catalog import Catalog, Integration
 from gateway.clock import Clock
-from gateway.connections import grants
-from gateway.connections import store as connections
-from gateway.connections.states import State
+from gateway.connections import grants, transitions
+from gateway.connections.fences import Fence
+from gateway.connections.machine import Signal
+from gateway.connections.telling import Because
+from gateway.connections.transitions import Move
 from gateway.database import Db
 from gateway.exchange import app_of, facts_of
 from gateway.outbound import Outbound
@@ -44,6 +46,8 @@ log = structlog.get_logger(__name__)
 CHUNK = 500  # connections in one transaction
 AT_ONCE = 8  # probes under way
 REASON, REFUSED = "restored", "token_rejected"
+SET_ASIDE = Because(cause=REASON, source="operator")
+RELEASED = Because(cause="released", source="operator")
 Probed = Literal["works", "refused", "undecided"]
 
 BEHIND = "SELECT epoch FROM gateway.epoch WHERE tokens_epoch <> epoch"
@@ -56,32 +60,23 @@ WHICH = """SELECT c.id FROM gateway.connections c
               AND EXISTS (SELECT FROM gateway.grants g JOIN gateway.tokens t USING (connection_id, access_profile)
                            WHERE g.connection_id = c.id AND t.has_refresh AND NOT g.restored AND g.state <> 'closed')
             ORDER BY c.id LIMIT $2 FOR UPDATE OF c"""
-MARK = """UPDATE gateway.grants g
-             SET restored = true, state = CASE g.state WHEN 'active' THEN 'suspect' ELSE g.state END,
-                 reason = CASE g.state WHEN 'active' THEN 'restored' ELSE g.reason END,
-                 since = CASE g.state WHEN 'active' THEN gateway.now() ELSE g.since END
-            FROM gateway.tokens t
+MARK = """UPDATE gateway.grants g SET restored = true FROM gateway.tokens t
            WHERE (t.connection_id, t.access_profile) = (g.connection_id, g.access_profile) AND t.has_refresh
-             AND g.connection_id = ANY ($1::uuid[]) AND NOT g.restored AND g.state <> 'closed'"""
+             AND g.connection_id = ANY ($1::uuid[]) AND NOT g.restored AND g.state <> 'closed'
+          RETURNING g.connection_id, g.access_profile, g.generation, g.state"""
 MARKED = """SELECT c.id FROM gateway.connections c
              WHERE c.id > $3 AND ($1::uuid IS NULL OR c.integration_id = $1) AND c.state <> 'closed'
                AND EXISTS (SELECT FROM gateway.grants g WHERE g.connection_id = c.id AND g.restored)
              ORDER BY c.id LIMIT $2 FOR UPDATE OF c"""
-RELEASE = """UPDATE gateway.grants SET restored = false,
-                    state = CASE WHEN (state, reason) = ('suspect', 'restored') THEN 'active' ELSE state END,
-                    reason = CASE WHEN (state, reason) = ('suspect', 'restored') THEN NULL ELSE reason END,
-                    since = CASE WHEN (state, reason) = ('suspect', 'restored') THEN gateway.now() ELSE since END
-              WHERE connection_id = ANY ($1::uuid[]) AND restored RETURNING connection_id"""
-UNPROBED = """SELECT c.id, c.tenant_id, g.access_profile, g.generation, g.token_version, g.parameters, t.data_key_version,
+RELEASE = """UPDATE gateway.grants SET restored = false WHERE connection_id = ANY ($1::uuid[]) AND restored
+             RETURNING connection_id, access_profile, generation, state, reason"""
+UNPROBED = """SELECT c.id, c.tenant_id, g.access_profile, g.generation, g.token_version, g.parameters, g.granted, t.data_key_version,
                      t.sealed_access, t.kv_path, t.token_type
                 FROM gateway.connections c JOIN gateway.grants g ON g.connection_id = c.id
                 JOIN gateway.tokens t USING (connection_id, access_profile)
                WHERE c.integration_id = $1 AND g.restored AND (g.state, g.reason) = ('suspect', 'restored')
                  AND (t.expires_at IS NULL OR t.expires_at > gateway.now()) AND (c.id, g.access_profile) > ($2, $3)
                ORDER BY c.id, g.access_profile LIMIT $4"""
-DECIDE = """UPDATE gateway.grants SET state = $5, reason = $6, since = gateway.now()
-             WHERE connection_id = $1 AND access_profile = $2 AND generation = $3 AND token_version = $4
-               AND (state, reason) = ('suspect', 'restored') RETURNING true"""
 LEFT = """SELECT c.integration_id, count(*) AS grants, count(*) FILTER (WHERE g.state = 'suspect') AS suspect
             FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id
            WHERE g.restored AND g.state <> 'closed' GROUP BY 1"""
@@ -107,8 +102,9 @@ async def look(region: Region, catalog: Catalog, new_id: NewId) -> int | None:
         async with region.database.transaction() as tx:
             found = [row["id"] for row in await tx.fetch(WHICH, harmless, CHUNK, after)]
             if found:
-                await tx.execute(MARK, found)
-                await connections.settle_all(tx, found, new_id, cause=REASON)
+                marking = await tx.fetch(MARK, found)
+                moves = [_move(row, "doubted", SET_ASIDE, REASON) for row in marking if row["state"] == "active"]
+                await transitions.apply(tx, moves, new_id)
         marked += len(found)
         if len(found) < CHUNK:
             break
@@ -133,8 +129,10 @@ async def release(region: Region, integration: UUID | None, new_id: NewId) -> in
         async with region.database.transaction() as tx:
             found = [row["id"] for row in await tx.fetch(MARKED, integration, CHUNK, after)]
             if found:
-                released += len(await tx.fetch(RELEASE, found))
-                await connections.settle_all(tx, found, new_id, cause="released")
+                let_go = await tx.fetch(RELEASE, found)
+                released += len(let_go)
+                waiting = [row for row in let_go if (row["state"], row["reason"]) == ("suspect", REASON)]
+                await transitions.apply(tx, [_move(row, "acquitted", RELEASED, None) for row in waiting], new_id)
         if len(found) < CHUNK:
             return released
         after = found[-1]
@@ -155,9 +153,8 @@ async def probe(
         async with turns:
             found = await _probed(region, outbound, public_url, integration, row, clock)
         if found != "undecided":
-            state: State = "active" if found == "works" else "reauth_required"
             async with region.database.transaction() as tx:
-                await _decide(tx, row, state, None if found == "works" else REFUSED, new_id)
+                await _decide(tx, row, found, new_id)
         counted[found] += 1
 
     after: tuple[UUID, str] = (UUID(int=0), "")
@@ -185,12 +182,27 @@ async def _unprobed(db: Db, integration: UUID, after: tuple[UUID, str]) -> Seque
     return await db.fetch(UNPROBED, integration, *after, CHUNK)
 
 
-async def _decide(tx: Db, row: Any, state: State, reason: str | None, new_id: NewId) -> None:
+async def _decide(tx: Db, row: Any, found: Probed, new_id: NewId) -> None:
     """As the probe found it, unless the grant has changed since."""
     await grants.lock(tx, row["id"])
-    place = (row["id"], row["access_profile"], row["generation"], row["token_version"])
-    if await tx.fetchval(DECIDE, *place, state, reason):
-        await connections.settle(tx, row["id"], new_id(), cause="probe")
+    now = await grants.stored(tx, row["id"], row["access_profile"])
+    if now is None or (now.grant.state, now.grant.reason) != ("suspect", REASON):
+        return
+    signal: Signal = "acquitted" if found == "works" else "refused"
+    because = Because(cause="probe_passed" if found == "works" else REFUSED, source="probe")
+    move = Move(
+        connection=row["id"], access_profile=row["access_profile"], signal=signal, because=because,
+        fence=Fence(generation=row["generation"], token_version=row["token_version"]),
+        reason=None if found == "works" else REFUSED,
+    )  # fmt: skip
+    await transitions.apply(tx, [move], new_id)
+
+
+def _move(row: Any, signal: Signal, because: Because, reason: str | None) -> Move:
+    return Move(
+        connection=row["connection_id"], access_profile=row["access_profile"], signal=signal, because=because,
+        fence=Fence(generation=row["generation"]), reason=reason,
+    )  # fmt: skip
 
 
 async def _probed(
@@ -208,7 +220,9 @@ async def _probed(
             place, "access_token", row["data_key_version"], row["sealed_access"], row["kv_path"]
         )
         app = app_of(integration, public_url, parameters, now=clock.now())
-        tokens = TokenSet(access_token=access, token_type=row["token_type"], parameters=parameters)
+        tokens = TokenSet(
+            access_token=access, token_type=row["token_type"], parameters=parameters, scopes=frozenset(row["granted"])
+        )
         await provider.probe(outbound.for_app(provider.facts.name, facts_of(integration), app), app, tokens)
     except GrantEnded:
         return "refused"

@@ -10,11 +10,18 @@ from uuid import UUID
 
 from gateway import ids, metrics, restored
 from gateway.catalog import Catalog
+from gateway.checking.asking import Asking
+from gateway.checking.checker import Checker
+from gateway.checking.reports import Reports
 from gateway.clock import Clock, SystemClock
+from gateway.connections import conditions
 from gateway.database import AWAY, Database
 from gateway.ending.worker import Worker
 from gateway.endpoints.cache import EndpointCache
 from gateway.errors import SetupError, Unavailable
+from gateway.follower import store as set_aside
+from gateway.follower.follower import Follower
+from gateway.follower.meaning import Meaning
 from gateway.loop import every
 from gateway.outbound import Outbound
 from gateway.published_keys import PublishedKeys
@@ -26,7 +33,6 @@ from gateway.stream.epoch import settle
 from gateway.tokens.check import Checks
 from gateway.tokens.reading import TokenReads
 from gateway.tokens.refresh import Refresher
-from gateway.tokens.reports import Reports
 from gateway.vault import checks, choose, holders, keyring, openbao, sweep, watch
 from gateway.vault.keyring import Keyring
 from gateway.vault.upkeep import EVERY_S as VAULT_EVERY_S
@@ -37,6 +43,7 @@ UPKEEP_EVERY_S = 3600.0
 WATCH_EVERY_S = 5.0
 REFUSALS_EVERY_S = 1.0
 CLOSING_EVERY_S = 2.0
+CHECKS_EVERY_S = 0.5
 
 
 class Gateway:
@@ -56,9 +63,15 @@ class Gateway:
         self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
         self._checks = {r.name: Checks(r.database, settings.commit_deadline_s) for r in self.regions}
-        self.refresher = Refresher(self.catalog, self.outbound, clock, settings.public_url)
+        self.refresher = Refresher(self.catalog, self.outbound, clock, keys, settings.public_url)
+        asking = Asking(self.refresher, self.outbound, clock, settings.public_url)
+        self.checkers = {r.name: Checker(r, self.catalog, asking, clock, self.new_id) for r in self.regions}
         self.tokens = TokenReads(self.regions, self._checks, self.refresher, clock)
-        self.reports = Reports(self.catalog, self.refresher, self.outbound, clock, settings.public_url)
+        self.reports = Reports(self.catalog, self.checkers, self.new_id)
+        meaning, worker = Meaning(self.catalog, keys), f"gateway-{ids.uuid7(clock.now()).hex}"
+        self._followers = [
+            Follower(r, meaning, clock, worker, self.new_id, self.checkers[r.name].wake.set) for r in self.regions
+        ]
         self.refusals = Refusals()
         self.keyring_watch = KeyringWatch(keys, settings)
         self._process, self._told_at = ids.uuid7(clock.now()), float("-inf")
@@ -130,6 +143,8 @@ class Gateway:
                 asyncio.create_task(every(CLOSING_EVERY_S, self.closing_worker(r).run_once, name="closing"))
                 for r in self.regions
             ),
+            *(asyncio.create_task(follower.follow(), name="follower") for follower in self._followers),
+            *(asyncio.create_task(self._checks_of(self.checkers[r.name])) for r in self.regions),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
         ]
         if self.bao is not None:
@@ -148,6 +163,8 @@ class Gateway:
         try:
             await self.write_refusals()
             await holders.leave(self.control, self._process)
+            for follower in self._followers:
+                await follower.leave()
         except (Unavailable, AttributeError, *AWAY):
             pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
         await self.catalog.close()
@@ -160,6 +177,9 @@ class Gateway:
         if self.bao is not None:
             await self.bao.close()
         await self.control.close()
+
+    async def _checks_of(self, checker: Checker) -> None:
+        await every(CHECKS_EVERY_S, checker.run_once, name="checks", wake=checker.wake)
 
     def repeat(self, interval_s: float, run_once: Callable[[], Awaitable[object]], *, name: str) -> None:
         """One more background loop, of a package above this one; it ends with the gateway."""
@@ -188,6 +208,10 @@ class Gateway:
             metrics.DEPENDENCY_UP.labels(f"region:{region.name}").set(await _up(region.database))
             async with region.database.acquire() as db:
                 states += await consumers.states(db)
+                metrics.SET_ASIDE.labels(region.name).set(await set_aside.count(db))
+                for one in await conditions.all_of(db):
+                    degraded = one.degraded_since is not None
+                    metrics.PROVIDER_DEGRADED.labels(region.name, one.provider).set(degraded)
         for gauge in (metrics.CONSUMER_LAG_EVENTS, metrics.CONSUMER_LAG_SECONDS):
             gauge.clear()  # one that was removed would lag for ever
         for state in states:

@@ -16,6 +16,7 @@ A module that connects accounts defines `OAUTH: OAuthFacts`, and may define
 - `revoke(http, app, tokens) -> None`: end the grant at the provider; one that is gone already is no error,
 - `probe(http, app, tokens) -> frozenset[str] | None`: a cheap call with the access token; raises what it shows, tells the
   scopes that the token has where the answer does (in the spelling of `TokenSet.scopes`), else None.
+- `token_marks(tokens) -> tuple[str, ...]`: what the provider may call this token set by in a signal, as account keys.
 
 Source: RFC 6749, RFC 6750, RFC 7009, RFC 7636, RFC 9207, RFC 9700.
 """

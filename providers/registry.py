@@ -46,8 +46,9 @@ PARAMETERS = {
     "mint": ("http", "app", "accounts"),
     "revoke": ("http", "app", "tokens"),
     "probe": ("http", "app", "tokens"),
+    "token_marks": ("tokens",),
 }
-OF_OAUTH = ("oauth_facts", "authorize", "token_sets", "classify", "identify", "mint", "revoke", "probe")
+OF_OAUTH = ("oauth_facts", "authorize", "token_sets", "classify", "identify", "mint", "revoke", "probe", "token_marks")
 
 
 class NoSettings(BaseModel):
@@ -79,9 +80,8 @@ class Provider:
     identify: Callable[[Http, App, Mapping[str, TokenSet]], Awaitable[Identity]] | None = None
     mint: Callable[[Http, App, Sequence[str]], Awaitable[TokenSet]] | None = None
     revoke: Callable[[Http, App, TokenSet], Awaitable[None]] | None = None
-    probe: Callable[[Http, App, TokenSet], Awaitable[frozenset[str] | None]] | None = (
-        None  # scopes, where it tells them
-    )
+    probe: Callable[[Http, App, TokenSet], Awaitable[frozenset[str] | None]] | None = None
+    token_marks: Callable[[TokenSet], tuple[str, ...]] | None = None
 
     def oauth_for(self, settings: Mapping[str, Any]) -> OAuthFacts | None:
         """The OAuth facts of an integration with these settings; None: it connects no accounts."""

@@ -43,7 +43,7 @@ sets AS MATERIALIZED (
   SELECT p.*, g.access_profile, g.state AS grant_state, g.reason AS grant_reason, g.generation, g.token_version, g.held, g.kind,
          g.granted, g.parameters, g.reach_hash, t.data_key_version, t.sealed_access, t.sealed_refresh, t.kv_path, t.has_refresh,
          t.token_type, t.expires_at, t.refresh_expires_at,
-         ARRAY(SELECT a.account_hash FROM gateway.connection_accounts a WHERE a.connection_id = p.id ORDER BY 1) AS accounts
+         ARRAY(SELECT a.account_hash FROM gateway.connection_accounts a WHERE a.connection_id = p.id AND NOT a.mark ORDER BY 1) AS accounts
     FROM page p JOIN gateway.grants g ON g.connection_id = p.id JOIN gateway.tokens t USING (connection_id, access_profile)
    WHERE g.state NOT IN ('revoked', 'pending', 'closed')),
 audited AS (

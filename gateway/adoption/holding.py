@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from gateway.connections import store as connections
+from gateway.connections import telling
+from gateway.connections.telling import Because, Word
 from gateway.database import Db
 from gateway.regions import Region
 
@@ -57,5 +58,6 @@ async def _some(
         return [], 0
     moved = await tx.fetch(SET, found, held)
     name = "held" if held else "activated"
-    await connections.settle_all(tx, {row["connection_id"] for row in moved}, new_id, cause=name, say=name)
+    word = Word(Because(cause=name, source="operator"), name)
+    await telling.settle(tx, {row["connection_id"]: word for row in moved}, new_id)
     return found, len(moved)

@@ -9,27 +9,46 @@ refresh tokens that have been superseded, since sending one can end the whole fa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
 from gateway.adoption import judging, store
-from gateway.adoption.judging import Ready
+from gateway.adoption.judging import Ready, ReadyGrant
 from gateway.adoption.lines import Line, LineRefused, Outcome
 from gateway.adoption.store import Existing, Placed
 from gateway.connections import store as connections
+from gateway.connections import transitions
+from gateway.connections.fences import NAMED_FOR_EVER
+from gateway.connections.states import State
+from gateway.connections.telling import Because, Word
+from gateway.connections.transitions import Move
 from gateway.database import Db
 from gateway.errors import NotFound
 from gateway.regions import Region
 from gateway.service import Gateway
 from gateway.tenants import regions_of
-from gateway.vault.tokens import Place
+from gateway.vault.tokens import Place, Sealed
 
 NOW = "SELECT gateway.now()"
 CHUNK = 200  # lines in one transaction
 TRIES = 3
 DEAD = frozenset({"pending", "reauth_required", "revoked", "closed"})  # a new consent, or these tokens, are the way on
+
+
+IMPORT = Because(cause="import", source="import")
+
+
+@dataclass(frozen=True, slots=True)
+class _Aimed:
+    """A grant with its token set, sealed for its place."""
+
+    place: Place
+    grant: ReadyGrant
+    sealed: Sealed
+    held: bool
 
 
 class _Interfered(Exception):
@@ -144,7 +163,7 @@ class _Work:
         outcomes: list[Outcome] = []
         new: list[tuple[UUID, Ready]] = []
         changed: list[tuple[UUID, Ready]] = []
-        placed: list[Placed] = []
+        placed: list[_Aimed] = []
         for line in lines:
             there = found.get(line.key)
             try:
@@ -173,12 +192,34 @@ class _Work:
             raise _Interfered
         await store.update(tx, changed)
         await store.put_accounts(tx, [*new, *changed])
-        await store.put_grants(tx, placed, self._now)
         touched = [id for id, _ in (*new, *changed)]
-        after = {one.id: one for one in await connections.settle_all(tx, touched, self._new_id, cause="import")}
+        await self._stand(tx, touched, placed)
+        after = {one.id: one for one in await connections.of(tx, touched)}
         return [_settled(outcome, after) for outcome in outcomes]
 
-    async def _placed(self, id: UUID, line: Ready, name: str, there: Existing | None) -> Placed:
+    async def _stand(self, tx: Db, touched: Sequence[UUID], placed: Sequence[_Aimed]) -> None:
+        """Each token set is a signal to the machine; grants are written with the states that it gives them."""
+        standing: list[Placed] = []
+
+        def move(aimed: _Aimed) -> Move:
+            async def save(state: State, reason: str | None) -> None:
+                standing.append(Placed(aimed.place, aimed.grant, aimed.sealed, aimed.held, state))
+
+            place = aimed.place
+            return Move(
+                connection=place.connection, access_profile=place.profile, signal=aimed.grant.signal, because=IMPORT,
+                fence=NAMED_FOR_EVER, reason=aimed.grant.reason, save=save, made=(place.generation, place.version),
+            )  # fmt: skip
+
+        async def write() -> None:
+            await store.put_grants(tx, standing, self._now)
+            await connections.mark(tx, {one.place.connection for one in standing if one.grant.marks})
+
+        words = {id: Word(IMPORT) for id in touched}
+        moves = [move(aimed) for aimed in placed]
+        await transitions.apply(tx, moves, self._new_id, words=words, write=write, looked_back=True)
+
+    async def _placed(self, id: UUID, line: Ready, name: str, there: Existing | None) -> _Aimed:
         before = None if there is None else there.grants.get(name)
         generation, version = (1, 1) if before is None else (before.generation + 1, before.token_version + 1)
         place = Place(self._region.name, line.line.tenant, id, name, generation, version)
@@ -186,7 +227,7 @@ class _Work:
         tokens = grant.tokens
         sealed = await self._region.tokens.seal(place, tokens.access_token or "", tokens.refresh_token)
         held = self._hold or (before is not None and before.held)  # only `activate` ends a hold
-        return Placed(place, grant, sealed, held)
+        return _Aimed(place, grant, sealed, held)
 
 
 def _replaced(there: Existing, line: Ready) -> list[str]:

@@ -10,31 +10,32 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from gateway.adoption.lines import Line, LineRefused, TokenLine
 from gateway.catalog import Integration
 from gateway.connections.scopes import Ledger, compared
-from gateway.connections.states import State
-from gateway.exchange import facts_of, minted_for
+from gateway.exchange import facts_of, marks, minted_for
 from gateway.regions import account_hash, reach_hash, subject_hash
 from gateway.vault.keyring import Keyring
 from providers.errors import Misconfigured
-from providers.oauth import App, OAuthFacts, filled
+from providers.oauth import App, OAuthFacts, TokenSet, filled
 
 UNREFRESHABLE = "unrefreshable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyGrant:
-    """A token set that may come in, and the state that its grant will have."""
+    """A token set that may come in, and what its coming in says to the machine."""
 
     tokens: TokenLine
-    state: State
+    signal: Literal["authorized", "narrowed"]
     reason: str | None
     ledger: Ledger
     reach: UUID | None
     mac: bytes  # of the token set as the line has it
+    marks: tuple[UUID, ...]  # of its refresh token: `exchange.marks`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,22 +62,22 @@ def ready(keyring: Keyring, integration: Integration, line: Line, now: datetime,
         raise LineRefused(error.code, "this integration's provider connects no accounts") from None
     if not line.access_profiles:
         raise LineRefused("no_access_profile", "it names no access profile")
-    marks = line.marks if line.marks is not None and line.marks.of == mark_of(keyring, integration.id) else None
+    marked = line.marks if line.marks is not None and line.marks.of == mark_of(keyring, integration.id) else None
     accounts: tuple[UUID, ...] | None = None
     if line.accounts is not None:
         accounts = tuple(sorted({account_hash(keyring, integration.id, account) for account in line.accounts}))
-    elif marks is not None:
-        accounts = tuple(sorted(set(marks.accounts)))
+    elif marked is not None:
+        accounts = tuple(sorted(set(marked.accounts)))
     subject = subject_hash(keyring, integration.id, line.subject) if line.subject is not None else None
     grants = {}
     for name, tokens in line.access_profiles.items():
         reach = reach_hash(keyring, integration.id, line.reach) if line.reach is not None else None
-        if reach is None and marks is not None:
-            reach = marks.reach.get(name)
+        if reach is None and marked is not None:
+            reach = marked.reach.get(name)
         grants[name] = _grant(keyring, integration, facts, name, tokens, now, reach, unrefreshable)
     return Ready(
         line=line, integration_id=integration.id, accounts=accounts, grants=grants,
-        subject=subject if subject is not None or marks is None else marks.subject,
+        subject=subject if subject is not None or marked is None else marked.subject,
     )  # fmt: skip
 
 
@@ -114,8 +115,11 @@ def _grant(
     ledger = compared(profile, tokens.scopes)
     reason = UNREFRESHABLE if dies else ledger.reason
     return ReadyGrant(
-        tokens=tokens, state="active" if reason is None else "reauth_required", reason=reason, ledger=ledger,
+        tokens=tokens, signal="authorized" if reason is None else "narrowed", reason=reason, ledger=ledger,
         reach=reach, mac=keyring.mac("import", tokens.encoded()),
+        marks=marks(
+            keyring, integration, TokenSet(access_token=tokens.access_token or "", refresh_token=tokens.refresh_token)
+        ),
     )  # fmt: skip
 
 

@@ -57,10 +57,11 @@ class Placed:
     grant: ReadyGrant
     sealed: Sealed
     held: bool
+    state: State  # as the machine has it
 
 
 FIND = """SELECT c.id, c.tenant_id, c.integration_id, c.external_id, c.end_user_id, c.labels, c.state, c.reason, c.subject_hash,
-                 ARRAY(SELECT a.account_hash FROM gateway.connection_accounts a WHERE a.connection_id = c.id ORDER BY 1) AS accounts
+                 ARRAY(SELECT a.account_hash FROM gateway.connection_accounts a WHERE a.connection_id = c.id AND NOT a.mark ORDER BY 1) AS accounts
             FROM gateway.connections c JOIN unnest($1::text[], $2::uuid[], $3::text[]) AS k(tenant_id, integration_id, external_id)
                  USING (tenant_id, integration_id, external_id)
            WHERE c.state <> 'closed' ORDER BY c.id FOR UPDATE OF c"""
@@ -131,21 +132,24 @@ async def put_accounts(tx: Db, connections: Sequence[tuple[UUID, Ready]]) -> Non
         await tx.execute(ACCOUNTS, *(list(column) for column in zip(*rows, strict=True)))
 
 
+# That it came is no proof that it lives: until it is refreshed, no signal is too old to be about it.
 PUT = """
 INSERT INTO gateway.grants (connection_id, access_profile, state, reason, generation, token_version, held, kind, requested,
-                            granted, missing, lost, optional_missing, parameters, reach_hash, source_mac, granted_at, since)
+                            granted, missing, lost, optional_missing, parameters, reach_hash, source_mac, marks, alive_at, granted_at,
+                            since)
 SELECT n.connection_id, n.access_profile, n.state, n.reason, n.generation, n.token_version, n.held, n.kind, n.requested,
-       n.granted, n.missing, '{}', n.optional_missing, n.parameters, n.reach_hash, decode(n.source_mac, 'base64'), gateway.now(),
-       gateway.now()
+       n.granted, n.missing, '{}', n.optional_missing, n.parameters, n.reach_hash, decode(n.source_mac, 'base64'), n.marks,
+       'epoch', gateway.now(), gateway.now()
   FROM jsonb_to_recordset($1::jsonb) AS n(connection_id uuid, access_profile text, state text, reason text, generation integer,
          token_version integer, held boolean, kind text, requested text[], granted text[], missing text[],
-         optional_missing text[], parameters jsonb, reach_hash uuid, source_mac text)
+         optional_missing text[], parameters jsonb, reach_hash uuid, source_mac text, marks uuid[])
     ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (state, reason, generation, token_version, held, restored, kind, requested, granted, missing, lost, optional_missing,
-        parameters, reach_hash, source_mac, granted_at, since)
+        parameters, reach_hash, source_mac, marks, alive_at, contested, granted_at, since)
      = (excluded.state, excluded.reason, excluded.generation, excluded.token_version, excluded.held, false, excluded.kind,
         excluded.requested, excluded.granted, excluded.missing, excluded.lost, excluded.optional_missing,
-        excluded.parameters, excluded.reach_hash, excluded.source_mac, excluded.granted_at, excluded.since)"""
+        excluded.parameters, excluded.reach_hash, excluded.source_mac, excluded.marks, excluded.alive_at, false,
+        excluded.granted_at, excluded.since)"""
 PUT_TOKENS = """
 INSERT INTO gateway.tokens (connection_id, access_profile, tenant_id, generation, token_version, data_key_version, sealed_access,
                             sealed_refresh, kv_path, has_refresh, token_type, issued_at, expires_at, refresh_expires_at)
@@ -186,7 +190,7 @@ def _grant(one: Placed) -> dict[str, Any]:
     grant, ledger = one.grant, one.grant.ledger
     return {
         **_named(one),
-        "state": grant.state,
+        "state": one.state,
         "reason": grant.reason,
         "held": one.held,
         "kind": grant.tokens.kind,
@@ -197,6 +201,7 @@ def _grant(one: Placed) -> dict[str, Any]:
         "parameters": dict(grant.tokens.parameters),
         "reach_hash": _uuid(grant.reach),
         "source_mac": _base64(grant.mac),
+        "marks": [str(mark) for mark in grant.marks],
     }
 
 

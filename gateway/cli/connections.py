@@ -179,7 +179,7 @@ def close(connection: str = typer.Argument(help="conn_…")) -> None:
 
         async with at_hand() as it:
             region, found = await _located(it, connection)
-            await closing.end(region, it.catalog, found.id, it.new_id(), new_id=it.new_id)
+            await closing.end(region, it.catalog, found.id, it.new_id)
             ended = await store.get(region.database, found.id)
         print(f"closed {connection}; revocation at the provider: {ended.revocation or 'nothing to revoke'}")
 

@@ -82,6 +82,10 @@ class Unavailable(ApiError):
     """The gateway, or what it stands on, is away or too busy. Nothing was done; `retry_after_s` is its wish."""
 
 
+class Checking(Unavailable):
+    """Whether the grant still works is being checked; `retry_after_s` says when to ask again."""
+
+
 class StaleFence(Conflict):
     """These `partitions` were given to another worker."""
 
@@ -101,6 +105,7 @@ class CursorGone(ApiError):
 PASSING = (Unreachable, Unavailable)  # what another try may mend
 
 _BY_CODE: dict[str, type[ApiError]] = {
+    "checking": Checking,
     "stale_fence": StaleFence,
     "cursor_gone": CursorGone,
     **dict.fromkeys(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl
+from uuid import UUID
 
-from gateway import exchange, ids
+from gateway import exchange
 from gateway.connect import accounts, leaving, parties, secrets, staging, store, wishes
 from gateway.connect.accounts import Known
 from gateway.connect.flow import Flow, Found, back, count, is_of, title
@@ -15,8 +16,9 @@ from gateway.connect.parties import Party
 from gateway.connect.secrets import Proof
 from gateway.connect.staging import Brought
 from gateway.connect.store import Session
-from gateway.connections import grants
+from gateway.connections import grants, telling
 from gateway.connections import store as connections
+from gateway.connections.telling import Because, Word
 from gateway.database import Db
 from gateway.errors import Unavailable
 from gateway.vault.cipher import SealBroken
@@ -139,7 +141,12 @@ class Callback:
         party = replace(party, app=replace(party.app, callback=said.more, nonce=proof.nonce))
         identity = await _identified(party, sets)
         known = accounts.hashed(self._gateway.control_keyring, session.integration_id, identity)
-        gathered = await _gathered(party, profiles, sets, identity, known)
+        keyring = self._gateway.control_keyring
+
+        def marks(tokens: TokenSet) -> tuple[UUID, ...]:
+            return exchange.marks(keyring, found.integration, tokens)
+
+        gathered = await _gathered(party, profiles, sets, identity, known, marks)
         return await self._kept(found, profiles, gathered, known)
 
     async def _kept(self, found: Found, profiles: tuple[str, ...], gathered: list[Brought], known: Known) -> Outcome:
@@ -182,8 +189,8 @@ class Callback:
     async def _say_wrong(self, tx: Db, session: Session) -> None:
         """On the stream, where there is a connection to say it of: somebody may be trying something."""
         if session.reconnects and await grants.lock(tx, session.connection_id) is not None:
-            event_id = ids.uuid7(self._gateway.clock.now())
-            await connections.settle(tx, session.connection_id, event_id, cause="connect", say="wrong_account")
+            word = Word(Because(cause="connect", source="consent"), "wrong_account")
+            await telling.settle(tx, {session.connection_id: word}, self._gateway.new_id)
 
 
 def _is_from(party: Party, iss: str | None) -> bool:
@@ -203,8 +210,9 @@ async def _identified(party: Party, sets: Mapping[str, TokenSet]) -> Identity:
 
 
 async def _gathered(
-    party: Party, profiles: tuple[str, ...], sets: Mapping[str, TokenSet], identity: Identity, known: Known
-) -> list[Brought]:
+    party: Party, profiles: tuple[str, ...], sets: Mapping[str, TokenSet], identity: Identity, known: Known,
+    marks: Callable[[TokenSet], tuple[UUID, ...]],
+) -> list[Brought]:  # fmt: skip
     """The token set of each access profile that was asked for; some are minted for the account instead.
 
     Raises: ProviderError (OddAnswer: the answer leaves one out).
@@ -217,7 +225,14 @@ async def _gathered(
             gathered.append(staging.brought(profile, minted, known.accounts, known.reach, kind="installation"))
         elif profile in sets:
             expected = party.facts.refresh_expected
-            one = staging.brought(profile, sets[profile], known.accounts, known.reach, refresh_expected=expected)
+            one = staging.brought(
+                profile,
+                sets[profile],
+                known.accounts,
+                known.reach,
+                marks=marks(sets[profile]),
+                refresh_expected=expected,
+            )
             gathered.append(one)
         else:
             raise OddAnswer("profile_left_out")

@@ -21,12 +21,15 @@ from gateway.connect import accounts, leaving, secrets, staging, store
 from gateway.connect.flow import count
 from gateway.connect.staging import Brought
 from gateway.connect.store import Session
-from gateway.connections import grants
+from gateway.connections import grants, transitions
 from gateway.connections import store as connections
+from gateway.connections.fences import NAMED_FOR_EVER
 from gateway.connections.grants import Grant, NewTokens
 from gateway.connections.scopes import Ledger
-from gateway.connections.states import ISSUED, fold
+from gateway.connections.states import ISSUED, State
 from gateway.connections.store import Connection
+from gateway.connections.telling import Because, Word
+from gateway.connections.transitions import Move
 from gateway.database import Db
 from gateway.errors import Conflict, NotFound, SessionOver, Unavailable, WrongCode
 from gateway.regions import Region
@@ -36,6 +39,7 @@ from gateway.vault.tokens import Place
 
 MOST_GUESSES = 5  # at a code of 256 bits: whoever is wrong so often does not have it
 TRIES = 3
+CONSENT = Because(cause="connect", source="consent")
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +76,6 @@ class Completion:
         session = await self._checked(region, session_id, code)
         if session.state == "completed":
             return session
-        event_id = new_id()
         for _ in range(TRIES):
             placed, paths = await self._placed(region, session)
             await self._hint(region, session, placed)
@@ -80,7 +83,7 @@ class Completion:
                 async with (
                     region.database.transaction() as tx
                 ):  # if its answer is lost, it may have happened all the same
-                    done = await self._move(tx, session, placed, event_id)
+                    done = await self._move(tx, session, placed, new_id)
             except asyncpg.UniqueViolationError:  # a twin came at the same moment: the next look sees it
                 done = None
             if done is not None:
@@ -126,10 +129,15 @@ class Completion:
 
     async def _hint(self, region: Region, session: Session, placed: Sequence[Placed]) -> None:
         """Control hears first where deliveries of these accounts go, and who may share what a revocation ends."""
-        told = [hash for one in placed for hash in (*one.brought.accounts, one.brought.reach) if hash is not None]
+        told = [
+            hash for one in placed
+            for hash in (*one.brought.accounts, *one.brought.marks, one.brought.reach) if hash is not None
+        ]  # fmt: skip
         await connections.hint(self._gateway.control, session.integration_id, told, region.name)
 
-    async def _move(self, tx: Db, session: Session, placed: Sequence[Placed], event_id: UUID) -> Session | None:
+    async def _move(
+        self, tx: Db, session: Session, placed: Sequence[Placed], new_id: Callable[[], UUID]
+    ) -> Session | None:
         """All of it, or None: the grants are no longer those that the tokens were sealed for."""
         now = await store.lock(tx, session.id)
         if now is None or now.state not in ("returned", "completed"):
@@ -149,10 +157,6 @@ class Completion:
         if not same and not session.allow_account_switch:
             raise Conflict("The connection belongs to another account by now.")
         await _refuse_twin(tx, session, connection)
-        for one in placed:
-            await _put(tx, session, one)
-        if not same:
-            await _leave(tx, connection, [name for name in held if name not in session.profiles])
         names = _accounts([one.brought for one in placed])
         await connections.know(
             tx, connection, now.subject_hash, names, external_id=session.external_id, switched=not same
@@ -161,7 +165,21 @@ class Completion:
         await store.complete(tx, session.id, outcome)
         done = await store.find(tx, session.id)
         self._count(done)
-        await _say(tx, connection, event_id, placed)
+        left = [] if same else [grant for name, grant in held.items() if name not in session.profiles]
+        await grants.shred(tx, [(connection.id, grant.access_profile) for grant in left])
+        moves = [_consented(tx, session, one, one.new) for one in placed if one.new is not None]
+        moves += [_left(grant) for grant in left]
+        narrow = (
+            {} if moves else {connection.id: Word(CONSENT, "scopes_missing")}
+        )  # too narrow: the former grant goes on
+        await transitions.apply(
+            tx,
+            moves,
+            new_id,
+            words=narrow,
+            write=lambda: connections.mark(tx, [connection.id]),
+            looked_back=bool(moves),
+        )
         return done
 
     def _count(self, session: Session | None) -> None:
@@ -229,29 +247,28 @@ def _accounts(brought: Sequence[Brought]) -> tuple[UUID, ...]:
     return tuple(dict.fromkeys(account for one in brought for account in one.accounts))
 
 
-async def _put(tx: Db, session: Session, one: Placed) -> None:
-    """The new generation's grant and tokens; nothing where the former one stays."""
-    if one.new is None:
-        return
-    profile, parameters = one.brought.access_profile, {**session.parameters, **one.brought.parameters}
-    await grants.put(
-        tx, session.connection_id, profile, state="active" if one.ledger.reason is None else "reauth_required",
-        reason=one.ledger.reason or (None if one.brought.lasts else "no_refresh_token"), generation=one.generation, token_version=one.version, ledger=one.ledger,
-        parameters=parameters, reach_hash=one.brought.reach, kind=one.brought.kind,
+def _consented(tx: Db, session: Session, one: Placed, new: NewTokens) -> Move:
+    """The new generation's grant and tokens."""
+    whole, profile = one.ledger.reason is None, one.brought.access_profile
+
+    async def save(state: State, reason: str | None) -> None:
+        await grants.put(
+            tx, session.connection_id, profile, state=state, reason=reason, generation=one.generation,
+            token_version=one.version, ledger=one.ledger, parameters={**session.parameters, **one.brought.parameters},
+            reach_hash=one.brought.reach, kind=one.brought.kind, marks=one.brought.marks, age_s=one.brought.age_s,
+        )  # fmt: skip
+        await grants.put_tokens(tx, session.connection_id, profile, session.tenant_id, one.generation, one.version, new)
+
+    return Move(
+        connection=session.connection_id, access_profile=profile, signal="authorized" if whole else "narrowed",
+        because=CONSENT, fence=NAMED_FOR_EVER, say="authorized", save=save, made=(one.generation, one.version),
+        reason=one.ledger.reason or (None if one.brought.lasts else "no_refresh_token"),
     )  # fmt: skip
-    await grants.put_tokens(tx, session.connection_id, profile, session.tenant_id, one.generation, one.version, one.new)
 
 
-async def _leave(tx: Db, connection: Connection, profiles: Sequence[str]) -> None:
-    """Grants of the account that was left: its tokens are no longer this connection's."""
-    await grants.shred(tx, connection.id, profiles)
-    await grants.move(tx, connection.id, profiles, "reauth_required", "account_switched")
-
-
-async def _say(tx: Db, connection: Connection, event_id: UUID, placed: Sequence[Placed]) -> None:
-    """The new state, or that there is a new generation, or that the consent was too narrow and the old one goes on."""
-    state = fold(grant.state for grant in await grants.of(tx, [connection.id]))
-    say = None
-    if state == connection.state:
-        say = "scopes_missing" if all(one.new is None for one in placed) else "authorized"
-    await connections.settle(tx, connection.id, event_id, cause="connect", say=say)
+def _left(grant: Grant) -> Move:
+    """A grant of the account that was left: its tokens are no longer this connection's."""
+    return Move(
+        connection=grant.connection_id, access_profile=grant.access_profile, signal="left", because=CONSENT,
+        fence=NAMED_FOR_EVER, reason="account_switched",
+    )  # fmt: skip

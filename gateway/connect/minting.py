@@ -6,7 +6,7 @@ connection, so one that the provider refuses is never made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -18,10 +18,16 @@ from gateway.connect.accounts import Known
 from gateway.connect.asking import invalid, profiles_of
 from gateway.connect.parties import Party
 from gateway.connect.staging import Kind
-from gateway.connections import grants
+from gateway.connections import grants, transitions
 from gateway.connections import store as connections
+from gateway.connections.fences import NAMED_FOR_EVER
 from gateway.connections.grants import NewTokens
+from gateway.connections.scopes import Ledger
+from gateway.connections.states import State
 from gateway.connections.store import Connection, NewConnection
+from gateway.connections.telling import Because
+from gateway.connections.transitions import Move, Save
+from gateway.database import Db
 from gateway.errors import Conflict
 from gateway.integrations.profiles import AccessProfile
 from gateway.regions import Region
@@ -32,11 +38,12 @@ from providers.errors import GrantEnded, ProviderError, ScopeLacking, Suspended
 from providers.oauth import Identity, TokenSet
 
 PAUSE_S = 5
+MINTED = Because(cause="connect", source="operator")
 
 
 async def connect(
     gateway: Gateway, region: Region, integration: Integration, new: NewConnection, names: Sequence[str],
-    account_keys: Sequence[str], event_id: UUID,
+    account_keys: Sequence[str], new_id: Callable[[], UUID],
 ) -> Connection:  # fmt: skip
     """Make a connection with tokens for these access profiles, active at once, and say so on the stream.
 
@@ -65,7 +72,7 @@ async def connect(
     told = [*new.accounts, *([] if known is None or known.reach is None else [known.reach])]
     await connections.hint(gateway.control, integration.id, told, region.name)
     try:
-        return await _made(region, new, sealed, profiles, known, event_id)
+        return await _made(region, new, sealed, profiles, known, new_id)
     except asyncpg.UniqueViolationError:  # a twin came at the same moment
         await _refuse_twin(region, new)
         raise
@@ -73,24 +80,39 @@ async def connect(
 
 async def _made(
     region: Region, new: NewConnection, sealed: Sequence[tuple[str, Kind, TokenSet, NewTokens]],
-    profiles: Mapping[str, AccessProfile], known: Known | None, event_id: UUID,
+    profiles: Mapping[str, AccessProfile], known: Known | None, new_id: Callable[[], UUID],
 ) -> Connection:  # fmt: skip
     """The connection with its grants and tokens, in one transaction."""
     async with region.database.transaction() as tx:
         await connections.expect(tx, new)
         await grants.lock(tx, new.id)
         connection = await connections.get(tx, new.id)
+        moves = []
         for name, kind, tokens, expires in sealed:
             ledger = wishes.whole(profiles[name]).ledger(tokens.scopes, None)
-            await grants.put(
-                tx, new.id, name, state="active" if ledger.reason is None else "reauth_required", reason=ledger.reason,
-                generation=1, token_version=1, ledger=ledger, parameters=tokens.parameters,
-                reach_hash=None if known is None else known.reach, kind=kind,
-            )  # fmt: skip
-            await grants.put_tokens(tx, new.id, name, new.tenant_id, 1, 1, expires)
+            save = _saving(tx, new, name, kind, ledger, tokens, None if known is None else known.reach, expires)
+            moves.append(Move(
+                connection=new.id, access_profile=name, signal="authorized" if ledger.reason is None else "narrowed",
+                because=MINTED, fence=NAMED_FOR_EVER, reason=ledger.reason, save=save, made=(1, 1),
+            ))  # fmt: skip
         subject_hash = None if known is None else known.subject
         await connections.know(tx, connection, subject_hash, new.accounts, external_id=new.external_id, switched=False)
-        return await connections.settle(tx, new.id, event_id, cause="connect")
+        await transitions.apply(tx, moves, new_id, looked_back=True)
+        return await connections.get(tx, new.id)
+
+
+def _saving(
+    tx: Db, new: NewConnection, name: str, kind: Kind, ledger: Ledger, tokens: TokenSet, reach: UUID | None,
+    sealed: NewTokens,
+) -> Save:  # fmt: skip
+    async def save(state: State, reason: str | None) -> None:
+        await grants.put(
+            tx, new.id, name, state=state, reason=reason, generation=1, token_version=1, ledger=ledger,
+            parameters=tokens.parameters, reach_hash=reach, kind=kind,
+        )  # fmt: skip
+        await grants.put_tokens(tx, new.id, name, new.tenant_id, 1, 1, sealed)
+
+    return save
 
 
 async def _refuse_twin(region: Region, new: NewConnection) -> None:

@@ -35,6 +35,8 @@ class Brought:
     accounts: tuple[UUID, ...]
     reach: UUID | None
     kind: Kind = "code"
+    marks: tuple[UUID, ...] = ()  # of its refresh token: `exchange.marks`
+    age_s: float = 0.0  # since it came
     lasts: bool = True  # False: it expires, and no refresh token came along, though one should have
 
 
@@ -45,6 +47,7 @@ def brought(
     reach: UUID | None,
     *,
     kind: Kind = "code",
+    marks: Iterable[UUID] = (),
     refresh_expected: bool = False,
 ) -> Brought:
     """What an answer brought."""
@@ -52,7 +55,7 @@ def brought(
         access_profile=access_profile, access_token=tokens.access_token, refresh_token=tokens.refresh_token,
         token_type=tokens.token_type, expires_in_s=tokens.expires_in_s, refresh_expires_in_s=tokens.refresh_expires_in_s,
         scopes=tokens.scopes, parameters=dict(tokens.parameters), accounts=tuple(accounts), reach=reach, kind=kind,
-        lasts=not refresh_expected or tokens.expires_in_s is None or tokens.refresh_token is not None,
+        marks=tuple(marks), lasts=not refresh_expected or tokens.expires_in_s is None or tokens.refresh_token is not None,
     )  # fmt: skip
 
 
@@ -90,6 +93,7 @@ def _as_text(one: Brought) -> str:
         "refresh_expires_in_s": one.refresh_expires_in_s, "scopes": None if one.scopes is None else sorted(one.scopes),
         "parameters": one.parameters, "accounts": [account.hex for account in one.accounts],
         "reach": None if one.reach is None else one.reach.hex, "kind": one.kind, "lasts": one.lasts,
+        "marks": [mark.hex for mark in one.marks],
     }  # fmt: skip
     return orjson.dumps(said).decode()
 
@@ -102,7 +106,7 @@ def _from_text(access_profile: str, text: str, age_s: float) -> Brought:
         scopes=None if said["scopes"] is None else frozenset(said["scopes"]), parameters=said["parameters"],
         accounts=tuple(of(bytes.fromhex(account)) for account in said["accounts"]),
         reach=None if said["reach"] is None else of(bytes.fromhex(said["reach"])), kind=said["kind"],
-        lasts=said["lasts"],
+        lasts=said["lasts"], marks=tuple(of(bytes.fromhex(mark)) for mark in said.get("marks", ())), age_s=age_s,
     )  # fmt: skip
 
 

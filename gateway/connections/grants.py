@@ -1,8 +1,7 @@
 """Grants and their token sets in their region: SQL beside the function that runs it; the caller owns the transaction.
 
-Lock order, for every writer: the connection's row first (`lock`), then its grants. A change of a grant is followed by
-`settle`, which folds the states into the connection's and says on the stream what changed: the last statement of its
-transaction (`gateway.append` takes the log's lock).
+Lock order, for every writer: the connection's row first (`lock`), then its grants. No state is decided here: whoever puts a
+grant into one is told which by the machine (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from gateway.connections import checks
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import State
 from gateway.database import Db
@@ -22,7 +22,7 @@ from gateway.vault.tokens import Sealed
 Kind = Literal["code", "client_credentials", "installation"]  # how its tokens come
 
 COLUMNS = """g.connection_id, g.access_profile, g.state, g.reason, g.since, g.generation, g.token_version, g.held, g.kind, g.requested,
-             g.granted, g.missing, g.lost, g.optional_missing, g.parameters, g.reach_hash, g.granted_at, t.issued_at,
+             g.granted, g.missing, g.lost, g.optional_missing, g.parameters, g.reach_hash, g.granted_at, g.alive_at, g.contested, g.marks, t.issued_at,
              t.expires_at, t.refresh_expires_at, coalesce(t.has_refresh, false) AS has_refresh, t.token_type,
              g.restored OR (SELECT e.tokens_epoch <> e.epoch OR e.identity <> gateway.identity() FROM gateway.epoch e)
                AS restored"""
@@ -45,6 +45,9 @@ class Grant:
     parameters: Mapping[str, str]
     reach_hash: UUID | None
     granted_at: datetime
+    alive_at: datetime  # the last proof that it lived, by the region's clock: what fences compare signed times with
+    contested: bool  # a verified signal of unknown generation is being checked: no token is handed out
+    marks: tuple[UUID, ...]  # keyed hashes of what its provider may call its refresh token by
     issued_at: datetime | None  # of the token set; None: there is none (shredded)
     expires_at: datetime | None
     refresh_expires_at: datetime | None
@@ -96,20 +99,24 @@ class Stored:
     age_s: float | None  # of the token set
     in_state_s: float  # how long it has been in its state
     expired: bool  # the access token is of no use any more, or there is none
+    check: checks.Why | None  # it is in doubt, and a check is to come:
+    check_in_s: float | None  # in so many seconds (it may be under way already)
     refresh_left_s: float | None  # of the refresh token's life; None: not known, or for ever
 
 
 STORED = f"""SELECT {COLUMNS}, c.tenant_id AS tenant, c.integration_id, t.data_key_version, t.sealed_access, t.sealed_refresh,
                     t.kv_path, extract(epoch FROM gateway.now() - t.issued_at)::float8 AS age_s,
                     extract(epoch FROM least(gateway.now() - g.since, interval '10 years'))::float8 AS in_state_s,
-                    t.connection_id IS NULL OR coalesce(t.expires_at <= gateway.now(), false) AS expired,
+                    t.connection_id IS NULL OR coalesce(t.expires_at <= gateway.now(), false) AS expired, k.why AS check,
+                    CASE WHEN k.waits THEN 60 ELSE extract(epoch FROM k.due_at - gateway.now())::float8 END AS check_in_s,
                     extract(epoch FROM t.refresh_expires_at - gateway.now())::float8 AS refresh_left_s
                FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id AND c.state <> 'closed'
                LEFT JOIN gateway.tokens t USING (connection_id, access_profile)
+               LEFT JOIN gateway.grant_checks k USING (connection_id, access_profile)
               WHERE g.connection_id = $1 AND g.access_profile = $2"""  # noqa: S608 - a constant
 OF_STORED = (
     "tenant", "integration_id", "data_key_version", "sealed_access", "sealed_refresh", "kv_path", "age_s", "in_state_s",
-    "expired", "refresh_left_s",
+    "expired", "check", "check_in_s", "refresh_left_s",
 )  # fmt: skip
 
 
@@ -134,14 +141,17 @@ async def lock(tx: Db, connection_id: UUID) -> State | None:
 
 PUT = """
 INSERT INTO gateway.grants AS g (connection_id, access_profile, state, reason, generation, token_version, held, kind, requested,
-                            granted, missing, lost, optional_missing, parameters, reach_hash, granted_at, since)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, gateway.now(), gateway.now())
+                            granted, missing, lost, optional_missing, parameters, reach_hash, marks, alive_at, granted_at,
+                            since)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, gateway.now() - make_interval(secs => $17),
+        gateway.now(), gateway.now())
 ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (state, reason, generation, token_version, held, kind, requested, granted, missing, lost, optional_missing, parameters,
-        reach_hash, granted_at, restored, source_mac, since)
+        reach_hash, marks, alive_at, granted_at, restored, contested, source_mac, since)
      = (excluded.state, excluded.reason, excluded.generation, excluded.token_version, excluded.held, excluded.kind,
         excluded.requested, excluded.granted, excluded.missing, excluded.lost, excluded.optional_missing,
-        excluded.parameters, excluded.reach_hash, excluded.granted_at, false, NULL, excluded.since)"""
+        excluded.parameters, excluded.reach_hash, excluded.marks, excluded.alive_at, excluded.granted_at, false, false, NULL,
+        excluded.since)"""
 
 
 async def put(
@@ -158,12 +168,14 @@ async def put(
     reach_hash: UUID | None,
     kind: str = "code",
     held: bool = False,
+    marks: Sequence[UUID] = (),
+    age_s: float = 0.0,
 ) -> None:
-    """A consent's grant, in the place of the former generation's."""
+    """A consent's grant, in the place of the former generation's. `age_s`: since its tokens came."""
     await tx.execute(
         PUT, connection_id, access_profile, state, reason, generation, token_version, held, kind, list(ledger.requested),
         list(ledger.granted), list(ledger.missing), list(ledger.lost), list(ledger.optional_missing),
-        json.dumps(dict(parameters)), reach_hash,
+        json.dumps(dict(parameters)), reach_hash, list(marks), age_s,
     )  # fmt: skip
 
 
@@ -192,56 +204,79 @@ async def put_tokens(
     )  # fmt: skip
 
 
-# Compare and swap: whoever lost its right meanwhile (a reconnect, another refresh, a revocation) writes nothing.
-# One that was suspended meanwhile keeps its state and gets its tokens: once that is lifted, the old ones are dead.
-ROTATE = """UPDATE gateway.grants SET token_version = $5, granted = $8, missing = $9, lost = $10, optional_missing = $11,
-                   state = CASE state WHEN 'suspended' THEN state ELSE $6 END,
-                   reason = CASE state WHEN 'suspended' THEN reason ELSE $7 END,
-                   since = CASE WHEN state <> 'suspended' AND (state, reason) IS DISTINCT FROM ($6, $7) THEN gateway.now() ELSE since END
-             WHERE connection_id = $1 AND access_profile = $2 AND generation = $3 AND token_version = $4
-               AND state IN ('active', 'suspect', 'suspended', 'reauth_required') RETURNING true"""
+ROTATE = """UPDATE gateway.grants SET token_version = $3, granted = $4, missing = $5, lost = $6, optional_missing = $7,
+                   marks = $8, alive_at = greatest(alive_at, gateway.now() - make_interval(secs => $9))
+             WHERE connection_id = $1 AND access_profile = $2"""
 
 
 async def rotate(
-    tx: Db, grant: Grant, tenant: str, token_version: int, *, state: State, reason: str | None, ledger: Ledger,
+    tx: Db, grant: Grant, tenant: str, token_version: int, *, ledger: Ledger, marks: Sequence[UUID], age_s: float,
     new: NewTokens,
-) -> bool:  # fmt: skip
-    """Put a refreshed token set in the place of `grant`'s; False: the grant is no longer the one that was refreshed."""
-    moved = await tx.fetchval(
-        ROTATE, grant.connection_id, grant.access_profile, grant.generation, grant.token_version, token_version, state,
-        reason, list(ledger.granted), list(ledger.missing), list(ledger.lost), list(ledger.optional_missing),
+) -> None:  # fmt: skip
+    """Put a refreshed token set, asked for `age_s` ago, in the place of `grant`'s. Under the fence of `transitions`."""
+    await tx.execute(
+        ROTATE, grant.connection_id, grant.access_profile, token_version, list(ledger.granted), list(ledger.missing),
+        list(ledger.lost), list(ledger.optional_missing), list(marks), age_s,
     )  # fmt: skip
-    if moved is None:
-        return False
     await put_tokens(tx, grant.connection_id, grant.access_profile, tenant, grant.generation, token_version, new)
-    return True
 
 
-MOVE = """UPDATE gateway.grants SET state = $4, reason = $5, since = gateway.now()
-           WHERE connection_id = $1 AND access_profile = ANY ($2::text[]) AND ($3::integer IS NULL OR generation = $3)
-             AND state <> 'closed' AND (state, reason) IS DISTINCT FROM ($4, $5) RETURNING access_profile"""
+LEDGER = """UPDATE gateway.grants SET granted = $3, missing = $4, lost = $5, optional_missing = $6
+             WHERE connection_id = $1 AND access_profile = $2"""
 
 
-async def move(
-    tx: Db,
-    connection_id: UUID,
-    profiles: Sequence[str],
-    state: State,
-    reason: str | None,
-    *,
-    generation: int | None = None,
-) -> list[str]:
-    """Put grants into a state, those of an older `generation` left alone; which of them moved."""
-    rows = await tx.fetch(MOVE, connection_id, list(profiles), generation, state, reason)
-    return [row["access_profile"] for row in rows]
+async def put_ledger(tx: Db, connection_id: UUID, access_profile: str, ledger: Ledger) -> None:
+    """The scopes that it has now, as its provider says."""
+    lists = [list(of) for of in (ledger.granted, ledger.missing, ledger.lost, ledger.optional_missing)]
+    await tx.execute(LEDGER, connection_id, access_profile, *lists)
 
 
-SHRED = "DELETE FROM gateway.tokens WHERE connection_id = $1 AND access_profile = ANY ($2::text[])"
+Name = tuple[UUID, str]  # connection and access profile
 
 
-async def shred(tx: Db, connection_id: UUID, profiles: Sequence[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a grant stands after a signal."""
+
+    state: State
+    reason: str | None
+    contested: bool
+
+
+STAND = """UPDATE gateway.grants g
+              SET state = n.state, reason = n.reason, contested = n.contested,
+                  since = CASE WHEN (g.state, g.reason) IS DISTINCT FROM (n.state, n.reason) THEN gateway.now() ELSE g.since END
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bool[]) AS n(connection_id, access_profile, state, reason, contested)
+            WHERE (g.connection_id, g.access_profile) = (n.connection_id, n.access_profile)"""
+
+
+async def stand(tx: Db, standings: Mapping[Name, Standing]) -> None:
+    """Put grants into the states that the machine gave them."""
+    if standings:
+        names, told = zip(*standings.items(), strict=True)
+        await tx.execute(
+            STAND, [id for id, _ in names], [profile for _, profile in names], [one.state for one in told],
+            [one.reason for one in told], [one.contested for one in told],
+        )  # fmt: skip
+
+
+LIVED = """UPDATE gateway.grants SET alive_at = greatest(alive_at, gateway.now() - make_interval(secs => $3))
+            WHERE connection_id = $1 AND access_profile = $2"""
+
+
+async def lived(tx: Db, connection_id: UUID, access_profile: str, age_s: float) -> None:
+    """It was proven alive by a question that was sent `age_s` ago."""
+    await tx.execute(LIVED, connection_id, access_profile, age_s)
+
+
+SHRED = """DELETE FROM gateway.tokens t USING unnest($1::uuid[], $2::text[]) AS n(connection_id, access_profile)
+            WHERE (t.connection_id, t.access_profile) = (n.connection_id, n.access_profile)"""
+
+
+async def shred(tx: Db, named: Collection[Name]) -> None:
     """Forget the sealed tokens of these grants. Backups still hold them; the data key's end is theirs too."""
-    await tx.execute(SHRED, connection_id, list(profiles))
+    if named:
+        await tx.execute(SHRED, [id for id, _ in named], [profile for _, profile in named])
 
 
 def _grant(row: Any) -> Grant:
@@ -249,4 +284,5 @@ def _grant(row: Any) -> Grant:
     ledger = Ledger(
         *(tuple(fields.pop(name)) for name in ("requested", "granted", "missing", "lost", "optional_missing"))
     )
-    return Grant(**{**fields, "ledger": ledger, "parameters": json.loads(fields["parameters"])})
+    parameters, marks = json.loads(fields["parameters"]), tuple(fields["marks"])
+    return Grant(**{**fields, "ledger": ledger, "parameters": parameters, "marks": marks})

@@ -1,4 +1,4 @@
-"""States of grants and of connections, and how the ones make the others. Pure; the machine that moves them is to come.
+"""States of grants and of connections, and how the ones make the others. Pure; `machine.py` moves them.
 
 A connection says what is most pressing among its grants: what needs somebody's action shows, even while another of
 its access profiles still works. Tokens are judged by their own grant, never by this fold.
@@ -20,6 +20,17 @@ PRESSING: dict[State, int] = {
     "suspended": 3,
     "revoked": 4,
     "reauth_required": 5,
+}
+# What a state asks of the platform. `reconnect`: send the user through a connect session of this connection; `complete`: the
+# one under way; `wait`: somebody lifts it, or a check decides; `connect`: through a new one; `none`: nothing.
+ACTIONS: dict[State, str] = {
+    "pending": "complete",
+    "active": "none",
+    "suspect": "none",
+    "suspended": "wait",
+    "reauth_required": "reconnect",
+    "revoked": "reconnect",
+    "closed": "connect",
 }
 ISSUED: frozenset[State] = frozenset({"active", "suspect"})  # an unexpired token is handed out in these
 

@@ -1,34 +1,27 @@
 """Connections in their region: SQL beside the function that runs it; the caller owns the transaction.
 
-`register` and `close` append their event as the last statement, so the state and the word of it commit together.
-Accounts are kept as keyed hashes only.
+What they say on the stream is `telling.py`'s, what moves them `transitions.py`'s. Accounts are kept as keyed hashes only.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-import orjson
-
 from gateway import ids
-from gateway.connections import grants
-from gateway.connections.states import State, fold
+from gateway.connections.states import State
 from gateway.database import Db
 from gateway.endpoints import store as endpoints
 from gateway.errors import Conflict, NotFound
-from gateway.stream.append import NewEvent, append
 
 Revocation = Literal["pending", "done", "not_needed", "given_up"]
 
-OWN_KEY_WINDOW_S = 3600  # an event of ours is its own key: remembered for as long as a batch may be sent again
-
 COLUMNS = """id, tenant_id, integration_id, external_id, end_user_id, labels, state, reason, subject_hash, created_at, updated_at,
-             (SELECT count(*) FROM gateway.connection_accounts a WHERE a.connection_id = c.id) AS accounts,
+             (SELECT count(*) FROM gateway.connection_accounts a WHERE a.connection_id = c.id AND NOT a.mark) AS accounts,
              CASE WHEN state = 'closed' AND EXISTS (SELECT FROM gateway.closing_tasks k WHERE k.connection_id = c.id)
                   THEN 'pending' ELSE revocation END AS revocation"""
 
@@ -86,23 +79,24 @@ TWIN = """SELECT id FROM gateway.connections
            WHERE tenant_id = $1 AND integration_id = $2 AND external_id = $3 AND state <> 'closed'"""
 
 
-async def register(tx: Db, new: NewConnection, event_id: UUID) -> Connection:
-    """Make a connection, active at once, and say so on the stream.    Raises: Conflict, its external id is taken."""
+async def insert(tx: Db, new: NewConnection) -> bool:
+    """Make a connection, active at once; False: it was there already, from a lost attempt of the same call.
+
+    Raises: Conflict, its external id is taken.
+    """
     made = await tx.fetchval(
         REGISTER, new.id, new.tenant_id, new.integration_id, new.external_id, new.end_user_id, json.dumps(dict(new.labels))
     )  # fmt: skip
     if made is None:
-        return await _there_already(tx, new)
+        await _refuse_twin(tx, new)
+        return False
     await tx.execute(ACCOUNTS, new.integration_id, sorted(set(new.accounts)), new.id)
-    connection = await get(tx, new.id)
-    await append(tx, [_event(connection, "active", event_id)])
-    return connection
+    return True
 
 
-async def _there_already(tx: Db, new: NewConnection) -> Connection:
-    found = await find(tx, new.id)
-    if found is not None:
-        return found  # a lost attempt of the same call made it, and said so on the stream
+async def _refuse_twin(tx: Db, new: NewConnection) -> None:
+    if await find(tx, new.id) is not None:
+        return
     twin = await tx.fetchval(TWIN, new.tenant_id, new.integration_id, new.external_id)
     more: dict[str, Any] = {} if twin is None else {"connection": ids.show(ids.CONNECTION, twin)}
     raise Conflict("An open connection of this tenant and integration has that external_id.", **more)
@@ -128,6 +122,12 @@ async def twin(db: Db, new: NewConnection) -> UUID | None:
 KNOW = """UPDATE gateway.connections SET subject_hash = $2, external_id = coalesce(external_id, $3), updated_at = gateway.now()
            WHERE id = $1"""
 OTHERS = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1 AND account_hash <> ALL ($2::uuid[])"
+UNMARK = """DELETE FROM gateway.connection_accounts a WHERE connection_id = $1 AND mark AND NOT EXISTS (
+              SELECT FROM gateway.grants g WHERE g.connection_id = $1 AND a.account_hash = ANY (g.marks))"""
+MARK = """INSERT INTO gateway.connection_accounts (integration_id, account_hash, connection_id, mark)
+          SELECT DISTINCT c.integration_id, m, c.id, true
+            FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id CROSS JOIN unnest(g.marks) AS m
+           WHERE c.id = ANY ($1::uuid[]) ON CONFLICT DO NOTHING"""
 
 
 async def know(
@@ -146,7 +146,14 @@ async def know(
     await tx.execute(ADD_ACCOUNTS, connection.integration_id, sorted(set(accounts)), connection.id)
 
 
-ACCOUNTS_OF = "SELECT account_hash FROM gateway.connection_accounts WHERE connection_id = $1"
+async def mark(tx: Db, connections: Collection[UUID]) -> None:
+    """Let deliveries that name a token of these connections find them by it, and by no token of before."""
+    for id in connections:
+        await tx.execute(UNMARK, id)
+    await tx.execute(MARK, list(connections))
+
+
+ACCOUNTS_OF = "SELECT account_hash FROM gateway.connection_accounts WHERE connection_id = $1 AND NOT mark"
 
 
 async def accounts_of(db: Db, connection_id: UUID) -> set[UUID]:
@@ -201,51 +208,17 @@ CLOSE = "UPDATE gateway.connections SET state = 'closed', reason = NULL, updated
 FORGET = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1"
 
 
-async def close(tx: Db, connection_id: UUID, event_id: UUID) -> None:
-    """End a connection: its accounts are forgotten, its endpoints retired, its events stay. Again: nothing new.
-
-    Raises: NotFound.
-    """
-    state = await grants.lock(tx, connection_id)
-    if state is None:
-        raise NotFound()
-    if state == "closed":
-        return
+async def close(tx: Db, connection_id: UUID) -> None:
+    """Its accounts are forgotten, its endpoints retired, its events stay."""
     await tx.execute(CLOSE, connection_id)
     await tx.execute(FORGET, connection_id)
     await endpoints.retire_of(tx, connection_id)
-    await append(tx, [_event(await get(tx, connection_id), "closed", event_id)])
-
-
-FOLDED = """UPDATE gateway.connections SET state = $2, reason = $3, updated_at = gateway.now()
-             WHERE id = $1 AND state <> 'closed' AND (state, reason) IS DISTINCT FROM ($2, $3)"""
-
-
-async def settle(tx: Db, connection_id: UUID, event_id: UUID, *, cause: str, say: str | None = None) -> Connection:
-    """Fold the grants' states into the connection's and say what changed, as the last statement of the transaction.
-
-    `cause`: a stable word for what moved it (`connect`, `refresh_refused` …). A new state is said by its own name;
-    `say` names an event beside it, for what is to be said even though the state stays (`scopes_changed`).
-    The caller holds the connection's lock.
-    """
-    before = await get(tx, connection_id)
-    held = await grants.of(tx, [connection_id])
-    state = fold(grant.state for grant in held) if held and before.state != "closed" else before.state
-    reason = next((grant.reason for grant in held if grant.state == state and grant.reason), None)
-    await tx.execute(FOLDED, connection_id, state, reason)
-    after = await get(tx, connection_id)
-    names = [name for name in (say, after.state if after.state != before.state else None) if name is not None]
-    if names:
-        said = _more(before, after, cause, held)
-        event_ids = [event_id, *(ids.uuid7(after.updated_at) for _ in names[1:])]
-        await append(tx, [_event(after, name, of, said) for name, of in zip(names, event_ids, strict=True)])
-    return after
 
 
 OF = f"SELECT {COLUMNS} FROM gateway.connections c WHERE id = ANY ($1::uuid[]) ORDER BY id"  # noqa: S608 - a constant
 LOCK_ALL = "SELECT id FROM gateway.connections WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE"
-FOLDED_ALL = """UPDATE gateway.connections c SET state = n.state, reason = n.reason, updated_at = gateway.now()
-                  FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n(id, state, reason) WHERE c.id = n.id"""
+SAVE_ALL = """UPDATE gateway.connections c SET state = n.state, reason = n.reason, updated_at = gateway.now()
+                FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n(id, state, reason) WHERE c.id = n.id"""
 
 
 async def lock_all(tx: Db, connections: Collection[UUID]) -> None:
@@ -253,86 +226,32 @@ async def lock_all(tx: Db, connections: Collection[UUID]) -> None:
     await tx.fetch(LOCK_ALL, list(connections))
 
 
-async def settle_all(
-    tx: Db, connections: Collection[UUID], new_id: Callable[[], UUID], *, cause: str, say: str | None = None
-) -> list[Connection]:
-    """`settle` for many at once: their states folded, what changed said in one append, the transaction's last statement.
-
-    `new_id` gives an event's id at each call. The caller holds the connections' locks. Closed ones stay as they are.
-    """
-    before = [_connection(row) for row in await tx.fetch(OF, list(connections))]
-    of: dict[UUID, list[grants.Grant]] = {one.id: [] for one in before}
-    for grant in await grants.of(tx, list(of)):
-        of[grant.connection_id].append(grant)
-    moved: dict[UUID, tuple[State, str | None]] = {}
-    for one in before:
-        if of[one.id] and one.state != "closed":
-            state = fold(grant.state for grant in of[one.id])
-            reason = next((grant.reason for grant in of[one.id] if grant.state == state and grant.reason), None)
-            if (state, reason) != (one.state, one.reason):
-                moved[one.id] = (state, reason)
-    if moved:
-        states, reasons = [state for state, _ in moved.values()], [reason for _, reason in moved.values()]
-        await tx.execute(FOLDED_ALL, list(moved), states, reasons)
-    after = [_connection(row) for row in await tx.fetch(OF, list(connections))]
-    events = []
-    for was, now in zip(before, after, strict=True):
-        name = say if say is not None else (now.state if now.state != was.state else None)
-        if name is not None:
-            events.append(_event(now, name, new_id(), _more(was, now, cause, of[now.id])))
-    if events:
-        await append(tx, events)
-    return after
+async def of(db: Db, connections: Collection[UUID]) -> list[Connection]:
+    """Those of these connections that there are, by id."""
+    return [_connection(row) for row in await db.fetch(OF, list(connections))]
 
 
-def _more(was: Connection, now: Connection, cause: str, held: Sequence[grants.Grant]) -> dict[str, Any]:
-    return {
-        "previous_state": was.state,
-        "cause": cause,
-        "reason": now.reason,
-        "access_profiles": {grant.access_profile: told(grant) for grant in held},
-    }
+async def save_all(tx: Db, states: Mapping[UUID, tuple[State, str | None]]) -> None:
+    """Put connections into the states that their grants fold to."""
+    if states:
+        columns = [state for state, _ in states.values()], [reason for _, reason in states.values()]
+        await tx.execute(SAVE_ALL, list(states), *columns)
 
 
-def told(grant: grants.Grant) -> dict[str, Any]:
-    """What events (and the API) say of a grant: no token, no account."""
-    return {
-        "state": grant.state,
-        "reason": grant.reason,
-        "generation": grant.generation,
-        "granted": list(grant.ledger.granted),
-        "missing": list(grant.ledger.missing),
-        "lost": list(grant.ledger.lost),
-        "optional_missing": list(grant.ledger.optional_missing),
-    }
+HAVING = """SELECT connection_id FROM gateway.connection_accounts
+             WHERE connection_id = ANY ($1::uuid[]) AND account_hash = ANY ($2::uuid[])"""
+KNOWN_BY = """SELECT a.connection_id FROM gateway.connection_accounts a JOIN gateway.connections c ON c.id = a.connection_id
+               WHERE a.integration_id = $1 AND a.account_hash = ANY ($2::uuid[]) AND c.state NOT IN ('pending', 'closed')"""
 
 
-def _event(connection: Connection, name: str, event_id: UUID, more: Mapping[str, Any] | None = None) -> NewEvent:
-    """What the stream says of a change. Never an account: only the platform's own words for it."""
-    said = {
-        "connection": ids.show(ids.CONNECTION, connection.id),
-        "tenant": connection.tenant_id,
-        "external_id": connection.external_id,
-        "end_user_id": connection.end_user_id,
-        "labels": dict(connection.labels),
-        "state": connection.state,
-        **(more or {}),
-    }
-    return NewEvent(
-        id=event_id,
-        key=event_id,
-        window_s=OWN_KEY_WINDOW_S,
-        type=f"posthouse.connection.{name}",
-        time=connection.updated_at,
-        integration=connection.integration_id,
-        connection=connection.id,
-        accounts=(),
-        drop_unmatched=False,
-        signal=False,
-        content_type="application/json",
-        delivery=None,
-        data=orjson.dumps(said),
-    )
+async def having(db: Db, connections: Collection[UUID], accounts: Collection[UUID]) -> set[UUID]:
+    """Those of these connections that have one of these accounts."""
+    return {row["connection_id"] for row in await db.fetch(HAVING, list(connections), list(accounts))}
+
+
+async def known_by(db: Db, integration_id: UUID, accounts: Collection[UUID]) -> set[UUID]:
+    """The open connections of an integration that have one of these accounts."""
+    return {row["connection_id"] for row in await db.fetch(KNOWN_BY, integration_id, list(accounts))}
 
 
 def _connection(row: Any) -> Connection:

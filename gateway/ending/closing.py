@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from gateway.catalog import Catalog, Integration
-from gateway.connections import grants
+from gateway.connections import grants, transitions
 from gateway.connections import store as connections
 from gateway.database import Db
 from gateway.ending import tasks
@@ -26,17 +26,13 @@ HELD = """SELECT g.access_profile, g.state, g.held, g.generation, g.token_versio
                  t.data_key_version, t.sealed_access, t.sealed_refresh, t.kv_path, t.has_refresh, t.token_type
             FROM gateway.grants g JOIN gateway.tokens t USING (connection_id, access_profile) WHERE g.connection_id = $1"""
 SHRED = "DELETE FROM gateway.tokens WHERE connection_id = $1"
-CLOSE = """UPDATE gateway.grants SET state = 'closed', reason = NULL, since = gateway.now()
-            WHERE connection_id = $1 AND state <> 'closed'"""
 NOT_NEEDED = "UPDATE gateway.connections SET revocation = 'not_needed' WHERE id = $1"
 
 
-async def end(
-    region: Region, catalog: Catalog, connection_id: UUID, event_id: UUID, *, new_id: Callable[[], UUID]
-) -> None:
+async def end(region: Region, catalog: Catalog, connection_id: UUID, new_id: Callable[[], UUID]) -> None:
     """End a connection: no token of it is handed out from this commit on. Again: nothing new.
 
-    `new_id()` gives ids of tasks. Tokens that can be revoked at the provider are sealed again, for that alone.
+    `new_id()` gives ids. Tokens that can be revoked at the provider are sealed again, for that alone.
 
     Raises: NotFound; Unavailable (the database, or what opens the tokens, is away: nothing has been done).
     """
@@ -57,8 +53,7 @@ async def end(
                 await tx.execute(SHRED, connection_id)
                 if not pending:
                     await tx.execute(NOT_NEEDED, connection_id)
-            await tx.execute(CLOSE, connection_id)
-        await connections.close(tx, connection_id, event_id)
+        await transitions.close(tx, connection_id, new_id)
     await region.tokens.discard(paths)
 
 

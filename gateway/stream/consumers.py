@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -76,6 +76,10 @@ class Leased:
     fence: int
     cursor: Cursor
     release: bool  # more than this worker's share: finish, commit, and give it back with the next lease
+
+    def at(self, seq: int, mark: bytes) -> Leased:
+        """The same, further on."""
+        return replace(self, cursor=replace(self.cursor, seq=seq, mark=mark))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,18 @@ async def commit(database: Database, name: str, done: Sequence[Commit]) -> None:
         await db.execute(COMMIT, name, list(furthest), [c.seq for c in cursors], [c.mark for c in cursors])
     if stale := sorted({one.partition for one in done if fences.get(one.partition) != one.fence}):
         raise StaleFence("these partitions were given to another worker since", partitions=stale)
+
+
+async def hold(tx: Db, name: str, fences: Mapping[int, int]) -> None:
+    """Keep these partitions ours until the transaction ends.    Raises: StaleFence."""
+    held = {row["partition"]: row["fence"] for row in await tx.fetch(FENCES, name, list(fences))}
+    if stale := sorted(partition for partition, fence in fences.items() if held.get(partition) != fence):
+        raise StaleFence("these partitions were given to another worker since", partitions=stale)
+
+
+async def move(tx: Db, name: str, partitions: Sequence[int], seq: int, mark: bytes) -> None:
+    """Everything of these partitions up to `seq` is done with this transaction. The caller holds them."""
+    await tx.execute(COMMIT, name, list(partitions), [seq] * len(partitions), [mark] * len(partitions))
 
 
 async def reset(database: Database, name: str, to: datetime | str) -> Cursor:

@@ -45,6 +45,7 @@ class Found:
     generation: int
     token_version: int
     held: bool
+    contested: bool  # a verified signal says that it is over, and a check decides: nothing is handed out
     granted: str  # JSON, as it goes out
     lacking: str  # likewise
     token_type: str
@@ -60,10 +61,10 @@ CHECK = """
 WITH found AS (
   SELECT a.n, a.actor, clock.now, c.id AS connection_id, c.tenant_id, c.integration_id, g.access_profile,
          CASE WHEN c.state = 'closed' THEN c.state ELSE coalesce(g.state, c.state) END AS state, g.reason, g.generation,
-         g.token_version, g.held, array_to_json(g.granted)::text AS granted,
+         g.token_version, g.held, g.contested, array_to_json(g.granted)::text AS granted,
          array_to_json(g.missing || g.lost || g.optional_missing)::text AS lacking, t.token_type, t.issued_at,
          t.expires_at, t.data_key_version, t.sealed_access, t.kv_path,
-         g.state IN ('active', 'suspect') AND c.state <> 'closed' AND t.data_key_version IS NOT NULL
+         g.state IN ('active', 'suspect') AND NOT g.contested AND c.state <> 'closed' AND t.data_key_version IS NOT NULL
            AND (t.expires_at IS NULL OR t.expires_at - clock.now
                 > least(make_interval(secs => a.min_ttl_s), (t.expires_at - t.issued_at) / 2))
            AND (a.access_profile IS NOT NULL OR NOT EXISTS (
@@ -82,7 +83,7 @@ audited AS (
   SELECT now, 'token.read', actor, tenant_id, connection_id, access_profile, generation, token_version
     FROM found WHERE served)
 SELECT n, coalesce(served, false), tenant_id, integration_id, access_profile, state, reason, generation, token_version, held,
-       granted, lacking, token_type, issued_at, expires_at, data_key_version, sealed_access, kv_path
+       contested, granted, lacking, token_type, issued_at, expires_at, data_key_version, sealed_access, kv_path
   FROM found"""
 
 

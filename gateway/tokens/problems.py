@@ -1,6 +1,6 @@
 """Why no token is handed out, told apart by what the caller does next. All name the state; `do` says what mends it.
 
-Two kinds: 409, which waiting alone does not mend, and 503 with Retry-After, which it may.
+Two kinds: 409, which trying again does not mend (but for `checking`, which says when), and 503 with Retry-After.
 """
 
 from __future__ import annotations
@@ -81,19 +81,22 @@ class IntegrationBroken(Unavailable):
     code, title = "integration_broken", "The integration's set-up is refused by its provider"
 
 
-class Checking(Unavailable):
-    """The token has expired, and whether the grant still lives is being found out."""
+class Checking(NotIssued):
+    """Whether the grant still lives is being found out; come back after Retry-After.
+
+    The provider says that it is over, and it is not known of which generation; or its token has expired and was refused
+    to be refreshed."""
 
     code, title = "checking", "Whether the grant still works is being checked"
 
 
-# What each state in which no token is handed out is called, and what the caller does then.
-BY_STATE: dict[State, tuple[type[NotIssued], str]] = {
-    "pending": (ConnectionPending, "complete"),
-    "suspended": (ConnectionSuspended, "wait"),
-    "reauth_required": (ReauthRequired, "reconnect"),
-    "revoked": (ConnectionRevoked, "reconnect"),
-    "closed": (ConnectionClosed, "connect"),
+# What each state in which no token is handed out is called; `states.ACTIONS` says what the caller does then.
+BY_STATE: dict[State, type[NotIssued]] = {
+    "pending": ConnectionPending,
+    "suspended": ConnectionSuspended,
+    "reauth_required": ReauthRequired,
+    "revoked": ConnectionRevoked,
+    "closed": ConnectionClosed,
 }
 REFUSALS: tuple[type[Problem], ...] = (
     AccessProfileNeeded, NoGrant, ConnectionPending, ConnectionSuspended, ReauthRequired, ConnectionRevoked,

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from gateway.clock import Clock
-from gateway.connections.states import ISSUED
+from gateway.connections.states import ACTIONS, ISSUED
 from gateway.errors import NotFound, Problem
 from gateway.regions import Region, Regions
 from gateway.tokens import problems
@@ -20,6 +20,7 @@ from gateway.tokens.opened import Opened
 from gateway.vault.cipher import SealBroken
 from gateway.vault.tokens import Place
 
+CHECKED_WITHIN_S = 2
 REFRESH_SHARE = 0.8  # of its life: from then on it pays to ask again
 
 log = structlog.get_logger(__name__)
@@ -66,7 +67,7 @@ class TokenReads:
                 raise _unreadable(region, asked.connection, found) from None
         region, found = await self._checked(asked)  # the row moved on, and its former blob was swept meanwhile
         if not found.served:
-            raise problems.Checking(retry_after_s=1)
+            raise problems.Checking(retry_after_s=1, do="wait")
         try:
             return await self._opened(region, asked.connection, found)
         except SealBroken:
@@ -114,9 +115,14 @@ class TokenReads:
 def refuse_unless_issued(found: Found) -> None:
     """Raises: NotIssued, unless tokens are handed out in this grant's state."""
     if found.state not in ISSUED:
-        kind, do = problems.BY_STATE[found.state]
-        raise kind(
-            access_profile=found.access_profile, state=found.state, reason=found.reason, generation=found.generation, do=do
+        raise problems.BY_STATE[found.state](
+            access_profile=found.access_profile, state=found.state, reason=found.reason, generation=found.generation,
+            do=ACTIONS[found.state],
+        )  # fmt: skip
+    if found.contested:
+        raise problems.Checking(
+            access_profile=found.access_profile, state=found.state, generation=found.generation, do="wait",
+            retry_after_s=CHECKED_WITHIN_S,
         )  # fmt: skip
 
 

@@ -10,26 +10,30 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
 
 import structlog
 
-from gateway import exchange, ids
+from gateway import exchange
 from gateway.catalog import Integration
-from gateway.connections import grants, scopes, store
-from gateway.connections.states import ISSUED, State
-from gateway.database import Db
+from gateway.connections import conditions, grants, scopes, store, transitions
+from gateway.connections.fences import Fence
+from gateway.connections.machine import Signal
+from gateway.connections.states import State
+from gateway.connections.telling import Because
+from gateway.connections.transitions import CONFIRM_AFTER_S, Applied, Failure, Move, NewId
 from gateway.ending import closing
 from gateway.integrations.profiles import AccessProfile
 from gateway.outbound import Outbound
 from gateway.regions import Region
+from gateway.stream.append import append
 from gateway.vault.tokens import Place
 from providers.oauth import TokenSet
 
 REFUSED = "refresh_refused"  # the reason of a grant whose refresh token the provider called dead
 REJECTED = "token_rejected"  # … whose access token a probe found dead, and that cannot be refreshed
 EXPIRED = "token_expired"  # … of one that cannot be refreshed
-# A terminal answer during an outage is not proof: a second one, this much later, is.
-CONFIRM_AFTER_S = 600.0
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +58,17 @@ class Due:
         return self.stored.grant.kind != "code" or self.stored.grant.has_refresh
 
     @property
-    def contested(self) -> bool:
-        """The provider has called it dead once, and it is too early to ask again."""
+    def fence(self) -> Fence:
+        """Of what is said about this very token set."""
         grant = self.stored.grant
-        return (
-            grant.state == "suspect" and grant.reason in (REFUSED, REJECTED) and self.stored.in_state_s < CONFIRM_AFTER_S
+        return Fence(generation=grant.generation, token_version=grant.token_version)
+
+    def move(self, signal: Signal, because: Because, *, fence: Fence | None = None, **more: Any) -> Move:
+        """A signal about this very token set; `fence`: about more than that."""
+        grant = self.stored.grant
+        return Move(
+            connection=grant.connection_id, access_profile=grant.access_profile, signal=signal, because=because,
+            fence=fence or self.fence, provider=self.integration.condition, **more,
         )  # fmt: skip
 
 
@@ -69,6 +79,7 @@ class Fresh:
     tokens: TokenSet
     refresh_token: str | None
     at: float
+    asked_s: float = 0.0  # how long before that it was asked for
 
     def __repr__(self) -> str:
         return "Fresh(…)"
@@ -96,7 +107,7 @@ async def ask(outbound: Outbound, due: Due, public_url: str, now: datetime) -> t
     return tokens, tokens.refresh_token or old
 
 
-async def keep(due: Due, fresh: Fresh, waited_s: float, now: datetime) -> bool:
+async def keep(due: Due, fresh: Fresh, waited_s: float, new_id: NewId, marks: tuple[UUID, ...] = ()) -> bool:
     """Put the new token set in the old one's place; False: that is no longer there, and the new set is of no use.
 
     `waited_s`: since it came; its life is that much shorter.    Raises: Unavailable, asyncpg's errors.
@@ -104,7 +115,6 @@ async def keep(due: Due, fresh: Fresh, waited_s: float, now: datetime) -> bool:
     stored, grant, tokens = due.stored, due.stored.grant, fresh.tokens
     version = grant.token_version + 1
     ledger = scopes.compared(due.profile, tokens.scopes, grant.ledger)
-    state: State = "active" if ledger.reason is None else "reauth_required"
     refresh_s = tokens.refresh_expires_in_s
     if refresh_s is None and tokens.refresh_token is None and stored.refresh_left_s is not None:
         refresh_s = math.floor(stored.refresh_left_s)  # the old one goes on
@@ -114,20 +124,26 @@ async def keep(due: Due, fresh: Fresh, waited_s: float, now: datetime) -> bool:
         expires_in_s=_left(tokens.expires_in_s, waited_s),
         refresh_expires_in_s=_left(refresh_s, waited_s),
     )
+    changed = (ledger.granted, ledger.lost) != (grant.ledger.granted, grant.ledger.lost)
     async with due.region.database.transaction() as tx:
-        connection = await grants.lock(tx, grant.connection_id)
-        written = await grants.rotate(
-            tx, grant, stored.tenant, version, state=state, reason=ledger.reason, ledger=ledger, new=new
+
+        async def save(state: State, reason: str | None) -> None:
+            await grants.rotate(
+                tx, grant, stored.tenant, version, ledger=ledger, marks=marks, age_s=fresh.asked_s + waited_s, new=new
+            )
+            if marks != grant.marks:
+                await store.mark(tx, [grant.connection_id])
+
+        move = due.move(
+            "refreshed" if ledger.reason is None else "scopes_lost",
+            Because(cause=ledger.reason or "refreshed", source="token_answer"), reason=ledger.reason, save=save,
+            made=(grant.generation, version), also="scopes_changed" if changed else None,
         )  # fmt: skip
-        if written:
-            changed = (ledger.granted, ledger.lost) != (grant.ledger.granted, grant.ledger.lost)
-            await store.settle(
-                tx, grant.connection_id, ids.uuid7(now), cause=ledger.reason or "refreshed",
-                say="scopes_changed" if changed else None,
-            )  # fmt: skip
-        elif connection == "closed" and closing.ends_alone(due.integration):
+        (done,) = await transitions.apply(tx, [move], new_id)
+        written = done.outcome in ("moved", "stays")
+        if not written and done.state == "closed" and closing.ends_alone(due.integration):
             # The end took the token set of before, which is superseded: revoking that one need not end this one.
-            await closing.leave(tx, due.region, _leaving(due, fresh), ids.uuid7(now))
+            await closing.leave(tx, due.region, _leaving(due, fresh), new_id())
     return written
 
 
@@ -140,8 +156,10 @@ def _leaving(due: Due, fresh: Fresh) -> closing.Leaving:
     )  # fmt: skip
 
 
-async def probe(outbound: Outbound, due: Due, public_url: str, now: datetime) -> None:
-    """Try the access token at the provider, whose module has `probe`.    Raises: ProviderError, Unavailable, SealBroken."""
+async def probe(outbound: Outbound, due: Due, public_url: str, now: datetime) -> frozenset[str] | None:
+    """Try the access token at the provider, whose module has `probe`; the scopes it has, where the answer tells them.
+
+    Raises: ProviderError, Unavailable, SealBroken."""
     stored, grant, provider = due.stored, due.stored.grant, due.integration.provider
     assert provider.probe is not None
     assert stored.data_key_version is not None
@@ -150,62 +168,49 @@ async def probe(outbound: Outbound, due: Due, public_url: str, now: datetime) ->
     access = await due.region.tokens.open(
         _place(due, grant.token_version), "access_token", stored.data_key_version, stored.sealed_access, stored.kv_path
     )  # fmt: skip
-    tokens = TokenSet(access_token=access, token_type=grant.token_type or "Bearer", parameters=grant.parameters)
-    await provider.probe(http, app, tokens)
+    tokens = TokenSet(
+        access_token=access, token_type=grant.token_type or "Bearer", parameters=grant.parameters,
+        scopes=frozenset(grant.ledger.granted),
+    )  # fmt: skip
+    return await provider.probe(http, app, tokens)
 
 
-async def refused(due: Due, now: datetime, reason: str = REFUSED) -> bool:
-    """The provider calls the token dead: evidence at first, proof when it says so again later.
+async def refused(
+    due: Due, error_class: Literal["refused", "rejected"], code: str, new_id: NewId, *, again: bool = False
+) -> Applied:
+    """The provider calls the token dead: evidence at first; `again`, ten minutes later, proof, while the guard is quiet.
 
-    False: it was not about the current token set (another process has rotated it), and nothing is concluded.
+    What came of it; `stale`: it was not about the current token set (another process has rotated it).
     """
+    reason = REFUSED if error_class == "refused" else REJECTED
+    because = Because(cause=reason, source="token_answer" if error_class == "refused" else "probe", code=code)
+    failure = Failure(provider=due.integration.condition, error_class=error_class)
+    async with due.region.database.transaction() as tx:
+        moves = [
+            due.move(
+                "refused" if again else "doubted", because, reason=reason, failure=failure, again_in_s=CONFIRM_AFTER_S
+            )
+        ]
+        return (await transitions.apply(tx, moves, new_id))[0]
+
+
+async def odd(due: Due, new_id: NewId) -> None:
+    """An answer that is none of the provider's: it moves nobody, and the guard counts it."""
     grant = due.stored.grant
     async with due.region.database.transaction() as tx:
         await grants.lock(tx, grant.connection_id)
-        current = await grants.stored(tx, grant.connection_id, grant.access_profile)
-        if current is None or not _same(current.grant, grant):
-            return False
-        if current.grant.state == "suspect" and current.grant.reason == reason:
-            if current.in_state_s >= CONFIRM_AFTER_S:
-                await _move(tx, current.grant, "reauth_required", reason, now)
-        else:
-            await _move(tx, current.grant, "suspect", reason, now)
-    return True
+        counted = await conditions.failed(
+            tx, due.integration.condition, "odd", due.stored.tenant, grant.connection_id, new_id()
+        )
+        if counted.event is not None:
+            await append(tx, [counted.event])
 
 
-async def acquitted(due: Due, now: datetime) -> None:
-    """A probe found the access token alive that had been called dead, and no refresh token is in doubt."""
-    grant = due.stored.grant
-    async with due.region.database.transaction() as tx:
-        await grants.lock(tx, grant.connection_id)
-        current = await grants.stored(tx, grant.connection_id, grant.access_profile)
-        if current is not None and _same(current.grant, grant) and current.grant.reason == REJECTED:
-            await _move(tx, current.grant, "active", None, now)
-
-
-async def run_out(due: Due, now: datetime) -> None:
+async def run_out(due: Due, new_id: NewId) -> None:
     """It has expired, and nothing can refresh it: only the user can."""
-    grant = due.stored.grant
     async with due.region.database.transaction() as tx:
-        await grants.lock(tx, grant.connection_id)
-        current = await grants.stored(tx, grant.connection_id, grant.access_profile)
-        if current is not None and _same(current.grant, grant) and current.expired:
-            await _move(tx, current.grant, "reauth_required", EXPIRED, now)
-
-
-async def _move(tx: Db, grant: grants.Grant, state: State, reason: str | None, now: datetime) -> None:
-    moved = await grants.move(
-        tx, grant.connection_id, [grant.access_profile], state, reason, generation=grant.generation
-    )  # fmt: skip
-    if moved:
-        await store.settle(tx, grant.connection_id, ids.uuid7(now), cause=reason or "probe_passed")
-
-
-def _same(current: grants.Grant, seen: grants.Grant) -> bool:
-    return (
-        (current.generation, current.token_version) == (seen.generation, seen.token_version)
-        and current.state in ISSUED
-    )  # fmt: skip
+        move = due.move("ran_out", Because(cause=EXPIRED, source="clock"), reason=EXPIRED)
+        await transitions.apply(tx, [move], new_id)
 
 
 def _place(due: Due, version: int) -> Place:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from gateway import ids, tenants
 from gateway.connect import minting
-from gateway.connections import grants, store
+from gateway.connections import grants, store, transitions
 from gateway.connections.store import Connection as Stored
 from gateway.ending import closing
 from gateway.errors import Conflict, NotFound
@@ -133,14 +133,13 @@ async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connec
         labels=asked.labels,
         accounts=accounts,
     )
-    event_id = call.new_id()
     if asked.access_profiles:
         names = list(dict.fromkeys(asked.access_profiles))
-        made = await minting.connect(gateway, region, integration, new, names, asked.accounts, event_id)
+        made = await minting.connect(gateway, region, integration, new, names, asked.accounts, call.new_id)
         return _shown(gateway, made, await grants.of(region.database, [made.id]))
     await store.hint(gateway.control, integration.id, accounts, region.name)
     async with region.database.transaction() as tx:
-        made = await store.register(tx, new, event_id)
+        made = await transitions.register(tx, new, call.new_id)
     return _shown(gateway, made, [])
 
 
@@ -155,7 +154,7 @@ async def close(gateway: Gateway, call: Call[None, NoQuery]) -> None:
     connection shares what that would end; then they are only shredded.
     """
     region, found = await locate(gateway, call.id("connection_id", ids.CONNECTION))
-    await closing.end(region, gateway.catalog, found.id, call.new_id(), new_id=gateway.new_id)
+    await closing.end(region, gateway.catalog, found.id, gateway.new_id)
 
 
 async def list_all(gateway: Gateway, call: Call[None, ConnectionQuery]) -> Page[Connection]:

@@ -12,12 +12,12 @@ import orjson
 from pydantic import Field
 
 from gateway import ids
+from gateway.checking.reports import Outcome, Report
 from gateway.connections.states import State
 from gateway.service import Gateway
 from gateway.tokens import problems
 from gateway.tokens.check import Read
 from gateway.tokens.reading import Token as Opened
-from gateway.tokens.reports import Outcome, Report
 from gateway.web import connections
 from gateway.web.fields import ProfileName
 from gateway.web.routing import Answer, Body, Call, NoQuery, Query, Route, Sent, json

@@ -10,7 +10,7 @@ import pytest
 
 from gateway import ids
 from gateway.connect import sweep
-from gateway.connections import grants
+from gateway.connections import grants, telling
 from gateway.connections import store as connections
 from gateway.connections.store import NewConnection
 from tests.connect.browser import heading, query_of
@@ -33,8 +33,9 @@ async def _move(town: Town, shown: Any, state: Any, reason: str) -> None:
     assert connection is not None
     async with town.gateway.regions.home.database.transaction() as tx:
         await grants.lock(tx, connection)
-        await grants.move(tx, connection, ["reader"], state, reason)
-        await connections.settle(tx, connection, ids.uuid7(town.gateway.clock.now()), cause="test")
+        await grants.stand(tx, {(connection, "reader"): grants.Standing(state, reason, False)})
+        word = telling.Word(telling.Because(cause="test", source="operator"))
+        await telling.settle(tx, {connection: word}, town.gateway.new_id)
 
 
 async def test_a_reconnect_keeps_the_id_and_counts_a_generation(town: Town) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway import ids
-from gateway.connections import grants, store
+from gateway.connections import grants, telling
 from gateway.connections.grants import Grant
 from gateway.connections.states import State
 from gateway.service import Gateway
@@ -76,8 +76,9 @@ async def move(gateway: Gateway, connection: UUID, state: State, reason: str | N
     """Move a grant, as what follows the provider's signals would."""
     async with gateway.regions.home.database.transaction() as tx:
         await grants.lock(tx, connection)
-        await grants.move(tx, connection, [profile], state, reason)
-        await store.settle(tx, connection, ids.uuid7(gateway.clock.now()), cause="test")
+        await grants.stand(tx, {(connection, profile): grants.Standing(state, reason, False)})
+        word = telling.Word(telling.Because(cause="test", source="operator"))
+        await telling.settle(tx, {connection: word}, gateway.new_id)
 
 
 async def connected(town: Town, **more: Any) -> Account:

@@ -15,29 +15,27 @@ A report names the token version that was refused, so one about version 7 never 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
 from gateway.catalog import Catalog
-from gateway.clock import Clock
-from gateway.connections import grants
-from gateway.connections.states import ISSUED, State
+from gateway.checking.checker import Checker, Verdict
+from gateway.connections import grants, transitions
+from gateway.connections.states import ACTIONS, ISSUED, State
+from gateway.connections.telling import Because
+from gateway.connections.transitions import Hint
 from gateway.database import Db
-from gateway.errors import Invalid, Problem
-from gateway.outbound import Outbound
+from gateway.errors import Invalid
 from gateway.regions import Region
-from gateway.tokens import problems, rotation
-from gateway.tokens.refresh import Refresher
-from gateway.tokens.rotation import REFUSED, REJECTED, Due
-from gateway.vault.cipher import SealBroken
-from providers.errors import GrantEnded, ProviderError, ScopeLacking
+from gateway.tokens import problems
+from gateway.tokens.rotation import REFUSED, REJECTED
 
-NEW_S = 60.0  # a token set younger than this is not renewed for a report that nothing confirms
 FORBIDDEN = 403
 
 Outcome = Literal["stale", "works", "refreshed", "too_new", "suspect", "not_issued", "unchecked"]
-Probed = Literal["works", "dead", "undecided", "no_probe"]
+OUTCOMES: dict[Verdict, Outcome] = {"alive": "works", "refreshed": "refreshed", "too_new": "too_new"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,69 +60,45 @@ class Told:
 class Reports:
     """The reports that reach one process."""
 
-    def __init__(
-        self, catalog: Catalog, refresher: Refresher, outbound: Outbound, clock: Clock, public_url: str
-    ) -> None:
-        self._catalog, self._refresher, self._outbound = catalog, refresher, outbound
-        self._clock, self._public_url = clock, public_url
+    def __init__(self, catalog: Catalog, checkers: Mapping[str, Checker], new_id: Callable[[], UUID]) -> None:
+        self._catalog, self._checkers, self._new_id = catalog, checkers, new_id
 
     async def take(self, region: Region, report: Report) -> Told:
         """Check what is reported.    Raises: NotIssued (no such grant), Invalid (no such version), Unavailable."""
         profile = await _profile(region, report)
         stored = await _stored(region, report, profile)
-        if report.token_version > stored.grant.token_version:
+        grant = stored.grant
+        if report.token_version > grant.token_version:
             raise Invalid("There is no such token version yet.", errors=[])
-        stale = report.token_version < stored.grant.token_version
+        stale = report.token_version < grant.token_version
         await _note(region.database, report, stored, "signal.stale" if stale else "signal.token_rejected")
         if stale:
-            return Told("stale", stored.grant)
-        if stored.grant.state not in ISSUED:
-            return Told("not_issued", stored.grant)
-        outcome = await self._checked(region, report, stored)
+            return Told("stale", grant)
+        if grant.state not in ISSUED:
+            return Told("not_issued", grant)
+        integration = self._catalog.integration_by_id(stored.integration_id)
+        if integration is None or integration.trouble is not None:
+            return Told("unchecked", grant)
+        await self._ask(region, report, grant, integration.condition)
+        verdict = await self._checkers[region.name].run(report.connection, profile)
         after = (await _stored(region, report, profile)).grant
-        if after.token_version != stored.grant.token_version:
+        if after.token_version != grant.token_version:
             return Told("refreshed", after)
         if after.state not in ISSUED:
             return Told("not_issued", after)
+        outcome = OUTCOMES.get(verdict, "unchecked")
         return Told("suspect" if after.reason in (REFUSED, REJECTED) else outcome, after)
 
-    async def _checked(self, region: Region, report: Report, stored: grants.Stored) -> Outcome:
-        """Probe, and refresh where that could mend it."""
-        integration = self._catalog.integration_by_id(stored.integration_id)
-        if integration is None or integration.trouble is not None:
-            return "unchecked"
-        due = Due(region, integration, stored)
-        probed: Probed = "no_probe" if report.status == FORBIDDEN else await self._probed(due)
-        if probed == "undecided":
-            return "unchecked"
-        if probed == "works":
-            if stored.grant.reason == REJECTED:
-                await rotation.acquitted(due, self._clock.now())
-            return "works"
-        if probed == "dead" and not due.can_be_asked:
-            await rotation.refused(due, self._clock.now(), REJECTED)
-            return "unchecked"  # whoever called reads the new state
-        if probed == "no_probe" and (stored.age_s is None or stored.age_s < NEW_S):
-            return "too_new"
-        try:
-            seen = (stored.grant.generation, stored.grant.token_version)
-            await self._refresher.refresh(region, report.connection, stored.grant.access_profile, seen)
-        except Problem:
-            pass  # why not is what the next read of the token says
-        return "unchecked"
-
-    async def _probed(self, due: Due) -> Probed:
-        if due.integration.provider.probe is None or due.stored.data_key_version is None:
-            return "no_probe"
-        try:
-            await rotation.probe(self._outbound, due, self._public_url, self._clock.now())
-        except GrantEnded:
-            return "dead"
-        except ScopeLacking:
-            return "works"
-        except (ProviderError, SealBroken):
-            return "undecided"
-        return "works"
+    async def _ask(self, region: Region, report: Report, grant: grants.Grant, condition: str) -> None:
+        """Evidence that asks for a check, and no more. A 403 is about what the token reaches."""
+        scopes = report.status == FORBIDDEN
+        hint = Hint(
+            connection=report.connection, access_profile=grant.access_profile, provider=condition,
+            because=Because(cause="scope_refused" if scopes else "token_rejected", source="report"),
+            why="hint" if scopes else "rejected", signal="scopes_changed" if scopes else None,
+        )  # fmt: skip
+        async with region.database.transaction() as tx:
+            await transitions.apply(tx, [], self._new_id, hints=[hint])
 
 
 async def _profile(region: Region, report: Report) -> str:
@@ -144,8 +118,7 @@ async def _stored(region: Region, report: Report, profile: str) -> grants.Stored
     found = await grants.stored(region.database, report.connection, profile)
     if found is None:
         closed: State = "closed"
-        kind, do = problems.BY_STATE[closed]
-        raise kind(access_profile=profile, state=closed, do=do)
+        raise problems.BY_STATE[closed](access_profile=profile, state=closed, do=ACTIONS[closed])
     return found
 
 

@@ -1,0 +1,198 @@
+"""Checks, run: whatever is in doubt is asked about at its provider, and the machine is told what was found.
+
+    claim     one check, by lease and fence: single-flight over all processes
+    look      is it still there, and still in doubt? Somebody else may have refreshed, or a consent replaced it
+    ask       probe or refresh (`asking.py`); no database connection is held
+    decide    under the connection's lock and the check's fence: whoever asked anew meanwhile gets an answer of his own
+
+At one provider a bounded number is under way. While one is unwell (the guard), what concerns it waits; canaries ask for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Literal
+from uuid import UUID
+
+import structlog
+
+from gateway import metrics
+from gateway.catalog import Catalog
+from gateway.checking import store
+from gateway.checking.asking import Asking, Found
+from gateway.checking.store import Check
+from gateway.clock import Clock
+from gateway.connections import conditions, grants, scopes, transitions
+from gateway.connections.fences import Fence
+from gateway.connections.states import State
+from gateway.connections.telling import Because
+from gateway.connections.transitions import CONFIRM_AFTER_S, Move
+from gateway.database import Db
+from gateway.regions import Region
+from gateway.stream.append import append
+from gateway.tokens import rotation
+from gateway.tokens.rotation import REFUSED, REJECTED, Due
+
+AT_ONCE = 8  # checks of one provider under way in one process
+BATCH = 64  # claimed at a time
+AGAIN_S, MOST_AGAIN_S = 2.0, 300.0  # after nothing was found out: the first pause, and the longest
+MOST_CONTESTED_AGAIN_S = 30.0  # while no token is handed out for it
+
+Verdict = Literal["alive", "refreshed", "dead", "overtaken", "too_new", "undecided", "busy"]
+
+log = structlog.get_logger(__name__)
+
+
+class Checker:
+    """The checks of one process in one region."""
+
+    def __init__(
+        self, region: Region, catalog: Catalog, asking: Asking, clock: Clock, new_id: Callable[[], UUID]
+    ) -> None:
+        self._region, self._catalog, self._asking = region, catalog, asking
+        self._clock, self._new_id = clock, new_id
+        self.wake = asyncio.Event()  # set by whoever in this process has asked for a check
+        self._turns: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+
+    async def run_once(self) -> int:
+        """Run what is due, and canaries; how many checks there were.    Raises: Unavailable."""
+        claimed = [*await store.canaries(self._region.database), *await store.due(self._region.database, BATCH)]
+        results = await asyncio.gather(*(self._run(check) for check in claimed), return_exceptions=True)
+        for failed in (one for one in results if isinstance(one, BaseException)):
+            log.warning("check.failed", error=type(failed).__name__)  # its lease ends, and it comes again
+        return len(claimed)
+
+    async def run(self, connection: UUID, access_profile: str) -> Verdict:
+        """Run the check of one grant now, if there is one and nobody is at it.    Raises: Unavailable."""
+        check = await store.one(self._region.database, connection, access_profile)
+        return "busy" if check is None else await self._run(check)
+
+    async def _run(self, check: Check) -> Verdict:
+        async with self._turns[check.provider]:
+            due = await self._look(check)
+            if due is None:
+                return "overtaken"
+            began = self._clock.monotonic()
+            found = await self._asking.ask(check, due)
+            verdict = await self._decided(check, due, found, self._clock.monotonic() - began)
+        metrics.CHECKS.labels(due.integration.name, check.why, verdict).inc()
+        log.info("check.done", integration=due.integration.name, why=check.why, verdict=verdict)
+        return verdict
+
+    async def _look(self, check: Check) -> Due | None:
+        stored = await grants.stored(self._region.database, *check.name)
+        integration = None if stored is None else self._catalog.integration_by_id(stored.integration_id)
+        if stored is None or stored.grant.state not in ("active", "suspect", "suspended"):
+            await store.done(self._region.database, check)
+            return None
+        if integration is None or integration.trouble is not None:
+            await store.later(self._region.database, check, MOST_AGAIN_S, "integration_unusable")
+            return None
+        return Due(self._region, integration, stored)
+
+    async def _decided(self, check: Check, due: Due, found: Found, asked_s: float) -> Verdict:
+        match found.answer:
+            case "undecided":
+                await store.later(self._region.database, check, _pause_s(check, found), found.code or "undecided")
+                return "undecided"
+            case "overtaken":  # it is another one by now: is that one in doubt?
+                await store.later(self._region.database, check, 1.0, "overtaken")
+                return "overtaken"
+            case "too_new":
+                await self._drop(check)
+                return "too_new"
+            case "alive" | "refreshed":
+                await self._alive(check, due, found, asked_s)
+                return found.answer
+            case _:
+                return await self._dead(check, due, found)
+
+    async def _alive(self, check: Check, due: Due, found: Found, asked_s: float) -> None:
+        """It works: whatever is said of it is not true of it now."""
+        async with self._region.database.transaction() as tx:
+            await grants.lock(tx, check.connection_id)
+            if await store.holds(tx, check):  # else asked anew meanwhile, or the refresh itself has told
+                moves = [move for move in (self._lost(tx, due, found), self._acquitted(check, due, found)) if move]
+                await store.done(tx, check)
+                await grants.lived(tx, *check.name, asked_s)
+                await transitions.apply(tx, moves, self._new_id)
+        async with self._region.database.transaction() as tx:
+            if (event := await conditions.passed(tx, check.provider, self._new_id())) is not None:
+                await append(tx, [event])
+
+    def _acquitted(self, check: Check, due: Due, found: Found) -> Move:
+        because = Because(
+            cause="probe_passed" if found.answer == "alive" else "refreshed", source="probe",
+            evidence=check.evidence if check.why == "contested" else None,
+        )  # fmt: skip
+        fence = Fence(generation=due.stored.grant.generation) if found.answer == "refreshed" else due.fence
+        if check.signal == "resumed":
+            said = Because(cause=check.reason or "resumed", source="delivery", evidence=check.evidence)
+            return due.move("resumed", said, fence=fence, confirms=True)
+        return due.move("acquitted", because, fence=fence)
+
+    def _lost(self, tx: Db, due: Due, found: Found) -> Move | None:
+        """A probe told the scopes: what of them is required and gone?"""
+        if found.scopes is None:
+            return None
+        grant = due.stored.grant
+        ledger = scopes.compared(due.profile, found.scopes, grant.ledger)
+        if (ledger.granted, ledger.lost) == (grant.ledger.granted, grant.ledger.lost):
+            return None
+
+        async def save(state: State, reason: str | None) -> None:
+            await grants.put_ledger(tx, grant.connection_id, grant.access_profile, ledger)
+
+        return due.move(
+            "acquitted" if ledger.reason is None else "scopes_lost",
+            Because(cause=ledger.reason or "scopes_changed", source="probe"), reason=ledger.reason, save=save,
+            also="scopes_changed",
+        )  # fmt: skip
+
+    async def _dead(self, check: Check, due: Due, found: Found) -> Verdict:
+        """The provider's second word, or the only one that there can be."""
+        if check.why == "contested":
+            if check.signal == "resumed":
+                await self._drop(check)
+                return "dead"
+            return await self._true(check, due, found)
+        if found.answer == "no_means":
+            await self._drop(check)
+            return "too_new"
+        if found.answer == "dead":  # an access token that nothing can refresh; a refresh has told the machine itself
+            stored = due.stored
+            again = (
+                stored.grant.state == "suspect" and stored.grant.reason in (REFUSED, REJECTED)
+                and stored.in_state_s >= CONFIRM_AFTER_S
+            )  # fmt: skip
+            await rotation.refused(due, "rejected", found.code or REJECTED, self._new_id, again=again)
+        # Unless the machine has decided, or has asked anew: not before a second answer proves something.
+        await store.later(self._region.database, check, CONFIRM_AFTER_S, found.code or "dead")
+        return "dead"
+
+    async def _true(self, check: Check, due: Due, found: Found) -> Verdict:
+        """A verified message, and the provider's own answer: it moves now."""
+        assert check.signal is not None
+        because = Because(
+            cause=check.reason or check.signal, source="delivery", evidence=check.evidence, code=found.code,
+            occurred_at=check.occurred_at,
+        )  # fmt: skip
+        async with self._region.database.transaction() as tx:
+            await grants.lock(tx, check.connection_id)
+            if not await store.holds(tx, check):
+                return "overtaken"
+            await store.done(tx, check)
+            move = due.move(check.signal, because, reason=check.reason, confirms=True)
+            (applied,) = await transitions.apply(tx, [move], self._new_id)
+        return "overtaken" if applied.outcome == "stale" else "dead"
+
+    async def _drop(self, check: Check) -> None:
+        await store.done(self._region.database, check)
+
+
+def _pause_s(check: Check, found: Found) -> float:
+    most = MOST_CONTESTED_AGAIN_S if check.why == "contested" else MOST_AGAIN_S
+    pause_s: float = AGAIN_S * 2 ** min(check.tries - 1, 10)
+    return min(max(found.retry_after_s or 0.0, pause_s), most)

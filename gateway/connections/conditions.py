@@ -1,0 +1,137 @@
+"""How providers are: failures that would end grants are counted here, and the guard's verdict is kept (one row a provider).
+
+Whoever counts holds the provider's row until its transaction ends, so failures of one provider come one after the other and
+it trips once. Order of locks: connections, then this row, then the log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import orjson
+
+from gateway.connections import checks, guard
+from gateway.connections.guard import LIMITS, Counts, Limits
+from gateway.database import Db
+from gateway.stream.append import NewEvent
+
+# refused: the token endpoint calls a refresh token dead; rejected: the API refuses an access token that ought to be
+# good; odd: an answer that is none of the provider's (an HTML page with status 200).
+ErrorClass = Literal["refused", "rejected", "odd"]
+
+EVENT_WINDOW_S = 3600
+RECHECK_SPREAD_S = 300.0  # over which connections are checked again when a provider is well
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a provider is in this region."""
+
+    provider: str
+    degraded_since: datetime | None
+    error_class: ErrorClass | None
+    failures: int
+    passed: int
+    waiting: int  # grants to be checked again once it is well
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Whether a failure moves no connection, and what is to be said on the stream of it."""
+
+    guarded: bool
+    event: NewEvent | None = None
+
+
+MAKE = "INSERT INTO gateway.provider_conditions (provider) VALUES ($1) ON CONFLICT DO NOTHING"
+LOCK = "SELECT degraded_since, passed FROM gateway.provider_conditions WHERE provider = $1 FOR UPDATE"
+ADD = """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id, guarded)
+         VALUES ($1, $2, gateway.now(), $3, $4, $5)"""
+COUNT = """
+SELECT count(DISTINCT connection_id) FILTER (WHERE at > gateway.now() - make_interval(secs => $3)) AS connections,
+       count(DISTINCT tenant_id) FILTER (WHERE at > gateway.now() - make_interval(secs => $3)) AS tenants,
+       count(*) FILTER (WHERE at <= gateway.now() - make_interval(secs => $3) AND NOT guarded) AS before
+  FROM gateway.provider_failures
+ WHERE provider = $1 AND error_class = $2 AND at > gateway.now() - make_interval(secs => $4)"""
+DEGRADE = """UPDATE gateway.provider_conditions SET degraded_since = gateway.now(), error_class = $2, failures = 1, passed = 0,
+                    canary_at = gateway.now() + make_interval(secs => $3) WHERE provider = $1 RETURNING degraded_since"""
+WORSE = "UPDATE gateway.provider_conditions SET failures = failures + 1, passed = 0 WHERE provider = $1"
+PASS = "UPDATE gateway.provider_conditions SET passed = passed + 1 WHERE provider = $1"
+RECOVER = """UPDATE gateway.provider_conditions SET degraded_since = NULL, error_class = NULL, passed = 0 WHERE provider = $1
+             RETURNING failures, gateway.now() AS at"""
+ALL = """SELECT provider, degraded_since, error_class, failures, passed,
+                (SELECT count(*) FROM gateway.grant_checks k WHERE k.provider = c.provider AND k.waits) AS waiting
+           FROM gateway.provider_conditions c ORDER BY provider"""
+FORGET = "DELETE FROM gateway.provider_failures WHERE at < gateway.now() - make_interval(secs => $1)"
+
+
+async def failed(
+    tx: Db, provider: str, error_class: ErrorClass, tenant: str, connection: UUID, event_id: UUID,
+    limits: Limits = LIMITS,
+) -> Counted:  # fmt: skip
+    """Count a failure. The caller says `event`, if there is one, in this transaction's append."""
+    await tx.execute(MAKE, provider)
+    row = await tx.fetchrow(LOCK, provider)
+    assert row is not None
+    degraded = row["degraded_since"] is not None
+    await tx.execute(ADD, provider, error_class, tenant, connection, degraded)
+    if degraded:
+        await tx.execute(WORSE, provider)
+        return Counted(True)
+    seen = await tx.fetchrow(COUNT, provider, error_class, limits.window_s, limits.usual_s)
+    assert seen is not None
+    counts = Counts(seen["connections"], seen["tenants"], seen["before"])
+    if not guard.tripped(counts, limits):
+        return Counted(False)
+    since = await tx.fetchval(DEGRADE, provider, error_class, limits.canary_s)
+    said = {"error_class": error_class, "connections": counts.connections, "tenants": counts.tenants, "since": since}
+    return Counted(True, event("degraded", provider, event_id, since, said))
+
+
+async def passed(tx: Db, provider: str, event_id: UUID, limits: Limits = LIMITS) -> NewEvent | None:
+    """A check found a grant alive; the event to say, if with that the provider is well again."""
+    row = await tx.fetchrow(LOCK, provider)
+    if row is None or row["degraded_since"] is None:
+        return None
+    if not guard.released(row["passed"] + 1, limits):
+        await tx.execute(PASS, provider)
+        return None
+    return await recover(tx, provider, row["degraded_since"], event_id)
+
+
+async def recover(tx: Db, provider: str, since: datetime, event_id: UUID) -> NewEvent:
+    """The provider is well: everything that waited for that is checked again."""
+    row = await tx.fetchrow(RECOVER, provider)
+    assert row is not None
+    await checks.release(tx, provider, RECHECK_SPREAD_S)
+    return event("recovered", provider, event_id, row["at"], {"since": since, "failures": row["failures"]})
+
+
+async def release(tx: Db, provider: str, event_id: UUID) -> NewEvent | None:
+    """On an operator's word; None: it is well."""
+    row = await tx.fetchrow(LOCK, provider)
+    if row is None or row["degraded_since"] is None:
+        return None
+    return await recover(tx, provider, row["degraded_since"], event_id)
+
+
+async def all_of(db: Db) -> list[Condition]:
+    """How every provider is that ever failed."""
+    return [Condition(**dict(row)) for row in await db.fetch(ALL)]
+
+
+async def forget(db: Db, limits: Limits = LIMITS) -> None:
+    """Drop what no rate is taken from any more."""
+    await db.execute(FORGET, limits.usual_s)
+
+
+def event(name: str, provider: str, event_id: UUID, at: datetime, said: dict[str, Any]) -> NewEvent:
+    """What the stream says of a provider: of no connection, for whoever sees them all."""
+    return NewEvent(
+        id=event_id, key=event_id, window_s=EVENT_WINDOW_S, type=f"posthouse.provider.{name}", time=at, integration=None,
+        connection=None, accounts=(), drop_unmatched=False, signal=False, content_type="application/json", delivery=None,
+        data=orjson.dumps({"provider": provider, **said}, option=orjson.OPT_UTC_Z),
+    )  # fmt: skip
