@@ -43,7 +43,7 @@ FAST = {  # a test's data need not outlive the machine
     "max_connections": "200",
     "max_wal_size": "256MB",
 }
-RAM = Path("/dev/shm")  # noqa: S108 only a folder of our own in it
+RAM = Path("/dev/shm")
 ROOMY = 4 * 1024**3  # bytes: what two sessions hold at the most is a good deal less
 _PREFIX = "posthouse-tests-"
 _LEFT_BEHIND_S = 60  # younger folders may belong to a session that is just starting
