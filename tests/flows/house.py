@@ -21,6 +21,7 @@ from gateway.web.hooks import public_door
 from providers.registry import all_providers
 from tests.flows import raw
 from tests.flows.raw import Answer
+from tests.serving import serving
 from tests.signers import SIGNERS
 from tests.signers_b import GOOGLE_PUBLISHED
 from tests.signers_d import PUBLISHED as TRANSMITTER_KEYS
@@ -140,13 +141,8 @@ async def declare(house: House, name: str, *, state: endpoints.State = "live", c
 async def opened(gateway: Gateway) -> AsyncIterator[House]:
     """The public listener of `gateway` on a free port."""
     bound = listen.bind("127.0.0.1:0", "public")
-    server = listen.direct(public_door(gateway))
-    serving = asyncio.create_task(server.serve([bound]))
-    try:
-        yield House(gateway, listen.url_of(bound))
-    finally:
-        server.should_exit = True
-        await serving
+    async with serving(listen.direct(public_door(gateway)), bound) as url:
+        yield House(gateway, url)
 
 
 @asynccontextmanager
