@@ -17,8 +17,11 @@ A module that connects accounts defines `OAUTH: OAuthFacts`, and may define
   `{"installation": "42"}`,
 - `revoke(http, app, tokens) -> None`: end the grant at the provider; one that is gone already is no error,
 - `probe(http, app, tokens) -> frozenset[str] | None`: a cheap call with the access token; raises what it shows, tells the
-  scopes that the token has where the answer does (in the spelling of `TokenSet.scopes`), else None.
-- `token_marks(tokens) -> tuple[str, ...]`: what the provider may call this token set by in a signal, as account keys.
+  scopes that the token has where the answer does (in the spelling of `TokenSet.scopes`), else None,
+- `token_marks(tokens) -> tuple[str, ...]`: account keys by which a security event names one of these tokens, as in
+  `Item.accounts`; as good as the token to whoever guesses, so kept as keyed hashes only,
+- `stream_set_up(http, app, url)`, `stream_verify(http, app, state)`: have security events delivered to `url`, and have
+  one sent that repeats `state`.
 
 Source: RFC 6749, RFC 6750, RFC 7009, RFC 7636, RFC 9207, RFC 9700.
 """

@@ -37,6 +37,10 @@ def _as_it_is(body: bytes, secret: bytes, now: datetime) -> bytes:
     return body
 
 
+def _whole(body: bytes) -> bytes:
+    return body
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signer:
     """One way in which a provider signs, with all that a test needs to use it."""
@@ -47,6 +51,7 @@ class Signer:
     headers: Headers
     fresh: Callable[[str], bytes] | None = None  # an everyday body with this delivery id, where the id is in the body
     sealed: Sealed = _as_it_is
+    told: Callable[[bytes], bytes] = _whole  # what a sealed body says: items are slices of it (of a signed token)
     method: str = "POST"
     endpoint: bool = False  # sends to /hooks/{integration}/{endpoint}
     covers_body: bool = True  # False: the authenticator says nothing about the body (tokens, OIDC)
@@ -54,7 +59,9 @@ class Signer:
     signs_time: bool = True  # an old or a future signature is refused
     settings: Mapping[str, Any] = field(default_factory=dict)
     client_id: str | None = None
-    keys: Mapping[str, Any] = field(default_factory=dict, repr=False)  # Trust.keys
+    keys: Mapping[str, Any] = field(default_factory=dict, repr=False)  # Trust.keys; some: it is known by these alone
+    ack_status: int | None = None  # where they are not the provider's: of this way of sending
+    refused_status: int | None = None
 
 
 def signed(

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tests import signers_d
 from tests.fuzz.wire import Header, Message
 from tests.signers import SIGNERS
 
@@ -51,6 +52,8 @@ class Oracle:
             return _all(
                 once, "x-hubspot-request-timestamp", "x-hubspot-signature-v3", more=(message.method.encode(), url, body)
             )
+        if name in signers_d.SIGNERS:
+            return {(body,)}
         return _BY_NAME[SIGNERS[name].provider if name != "gitlab/token" and name != "google/channel" else name](
             once, headers, body, message.body
         )
