@@ -56,8 +56,8 @@ def jwks(*secrets: bytes) -> dict[str, dict[str, Any]]:
 PUBLISHED = jwks(*_RSA[:2], b"ec-key-new", b"ec-key-old")
 
 
-def sealed(body: bytes, secret: bytes, **header: Any) -> bytes:
-    """The token that says `body`; `header` is put over its own."""
+def sealed(body: bytes, secret: bytes, now: datetime | None = None, **header: Any) -> bytes:
+    """The token that says `body`, whenever it is sent; `header` is put over its own."""
     algorithm, kid, key = key_of(secret)
     head = {"alg": algorithm, "kid": kid, "typ": "secevent+jwt", **header}
     return jws.serialize_compact(head, body, key, algorithms=[str(head["alg"])]).encode()
