@@ -37,7 +37,7 @@ from gateway.stream.append import NewEvent
 # With these the grant is another one than before: whatever was in doubt was about the old one.
 ANEW: frozenset[Signal] = frozenset({"authorized", "narrowed", "left", "closed"})
 # These say anew why the grant is in its state, also where the state stays.
-TELLING: frozenset[Signal] = frozenset({"authorized", "narrowed", "refreshed", "scopes_lost", "doubted"})
+TELLING: frozenset[Signal] = frozenset({"authorized", "narrowed", "refreshed", "scopes_lost", "doubted", "left"})
 CONFIRM_AFTER_S = 600.0  # a terminal answer during an outage is not proof: a second one, this much later, is
 WAITED_S = 60.0
 

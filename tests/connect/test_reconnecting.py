@@ -52,7 +52,7 @@ async def test_a_reconnect_keeps_the_id_and_counts_a_generation(town: Town) -> N
     third = await town.connect(connection=first["connection"])
     assert (await town.grants(third))["reader"].generation == 3
     assert third["connection_state"] == "active"
-    assert [name for name, _ in await town.events()] == ["active", "authorized", "revoked", "active"]
+    assert [name for name, _ in await town.events()] == ["active", "authorized", "revoked", "repaired"]
 
 
 async def test_another_account_is_refused_unless_the_session_allows_it(town: Town) -> None:

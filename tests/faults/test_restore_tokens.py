@@ -173,7 +173,7 @@ async def test_files_that_were_copied_back(api: Api, toy: Toy, command: Any, cap
     assert "2 grants released\n" in capsys.readouterr().out
     grant = await grant_of(api, held)
     assert (grant.held, grant.restored, may_refresh(grant)) == (True, False, False), "a hold is another thing"
-    assert [name for name, _ in await events(api)][-8:] == ["suspect", "suspect", "active", "active"] * 2
+    assert [name for name, _ in await events(api)][-8:] == ["suspect", "suspect", "repaired", "repaired"] * 2
 
 
 async def test_until_all_are_marked_nothing_is_refreshed(api: Api, toy: Toy) -> None:

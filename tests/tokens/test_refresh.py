@@ -101,7 +101,7 @@ async def test_a_broken_integration_is_remembered_for_all_its_connections(accoun
 
 
 async def test_one_terminal_answer_is_evidence_and_a_second_one_later_is_proof(account: Account) -> None:
-    """Suspect at first: 503, nobody is told to reconnect, the provider is left alone; then `reauth_required`."""
+    """Suspect at first: 409 with a time, nobody is told to reconnect, the provider is left alone; then `reauth_required`."""
     town = account.town
     town.provider.misbehave("refresh_token", "invalid_grant", times=None)
     await town.pass_s(HOUR_S - 30)
@@ -128,7 +128,7 @@ async def test_a_second_answer_that_is_good_acquits(account: Account) -> None:
     await town.pass_s(600)
     told = (await account.read()).json()
     assert (told["state"], told["token_version"]) == ("active", 2)
-    assert [name for name, _ in await town.events()] == ["active", "suspect", "active"]
+    assert [name for name, _ in await town.events()] == ["active", "suspect", "repaired"]
 
 
 async def test_a_no_to_a_token_that_another_process_has_rotated_concludes_nothing(account: Account) -> None:
