@@ -80,7 +80,7 @@ class Follower:
         Raises: Unavailable.
         """
         if self._entered:
-            self._held = {}
+            self._held, self._entered = {}, False
             await consumers.leave(self._region.database, NAME, self._worker, LEAVE_S)
 
     async def run_once(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from gateway import exchange
+from gateway import exchange, ids
 from gateway.connections import grants
 from gateway.connections.scopes import Ledger
 from gateway.settings import Settings
@@ -19,6 +19,7 @@ from providers.errors import Misconfigured
 from providers.oauth import SHORT_S, App, TokenSet
 from providers.registry import all_providers
 from tests.clock import FakeClock
+from tests.connect.conftest import Town
 from tests.fakes.misbehaving import changed, error, rate_limited
 from tests.flows.house import metric
 from tests.stream.lossy import LossyWire, lossy
@@ -155,6 +156,22 @@ async def test_a_revocation_during_a_refresh_stands(account: Account) -> None:
     await town.provider.gate.open()
     problem(await reading, 409, "connection_revoked")
     assert (await account.grant()).token_version == 1
+
+
+async def test_a_switch_of_the_account_during_a_refresh_stands(town: Town) -> None:
+    """What comes back is the former account's: it is not stored under the new one's connection."""
+    account = await connected(town, access_profiles=["reader", "writer"])
+    town.provider.misbehave("refresh_token", "slow_answer")
+    await town.pass_s(HOUR_S)
+    reading = asyncio.create_task(account.read(access_profile="writer"))
+    await town.provider.gate.until(1)
+    await town.connect(
+        consent={"user": "user-2"}, connection=ids.show(ids.CONNECTION, account.id), access_profiles=["reader"],
+        allow_account_switch=True,
+    )  # fmt: skip
+    await town.provider.gate.open()
+    assert problem(await reading, 409, "reauth_required")["reason"] == "account_switched"
+    assert (await account.grant("writer")).issued_at is None
 
 
 async def test_what_a_refresh_brings_after_the_end_is_revoked_too(account: Account) -> None:
