@@ -260,6 +260,16 @@ async def stand(tx: Db, standings: Mapping[Name, Standing]) -> None:
         )  # fmt: skip
 
 
+LEAVE = """UPDATE gateway.grants SET generation = generation + 1, marks = '{}'
+            WHERE connection_id = $1 AND access_profile = $2"""
+
+
+async def leave(tx: Db, grant: Grant) -> None:
+    """Its account is not the connection's any more: nothing that is under way for it is about this grant from now on."""
+    await tx.execute(LEAVE, grant.connection_id, grant.access_profile)
+    await shred(tx, [(grant.connection_id, grant.access_profile)])
+
+
 LIVED = """UPDATE gateway.grants SET alive_at = greatest(alive_at, gateway.now() - make_interval(secs => $3))
             WHERE connection_id = $1 AND access_profile = $2"""
 

@@ -147,9 +147,9 @@ def shares(held: Mapping[str, int], wanting: Iterable[str]) -> dict[str, int]:
     return {worker: each + (place < more) for place, worker in enumerate(workers)}
 
 
-async def leave(database: Database, name: str, worker: str) -> None:
+async def leave(database: Database, name: str, worker: str, limit_s: float | None = None) -> None:
     """Give back everything and want nothing more: the others need not wait for the lease to end."""
-    async with database.transaction() as db:
+    async with database.transaction(limit_s=limit_s) as db:
         await db.fetchrow(LOCK, name)
         held = await db.fetch(HELD, name)
         await db.execute(GIVE_BACK, name, worker, [row["partition"] for row in held])
