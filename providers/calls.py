@@ -6,6 +6,7 @@ no retry and no address, so a test hands them a script, and the gateway hands th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ import orjson
 from providers.errors import GrantEnded, OddAnswer, ProviderError, RateLimited, ScopeLacking, Unreachable
 
 FORM = "application/x-www-form-urlencoded"
+_ERROR = re.compile(r"bearer\b.*?\berror\s*=\s*\"?([a-z_]{1,40})", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +74,20 @@ def api_refusal(response: Response) -> ProviderError | None:
     """What an answer of a provider's API (not of its token endpoint) says about the token; None: it works.
 
     401 is `GrantEnded`, code `token_rejected`: the strongest thing that a call can show. Whoever gets it knows how
-    fresh the token was, and decides (PROTOCOLS 4). Source: RFC 6750 section 3.1.
+    fresh the token was, and decides (PROTOCOLS 4). `ScopeLacking` says that the token is good, so a 403 that is just
+    a page (of a firewall, a proxy) is none. Source: RFC 6750 section 3.1.
     """
     status, later = response.status, retry_after_s(response)
     if 200 <= status < 300:
         return None
-    if status == 429 or (status == 403 and later is not None):  # GitHub's secondary limits are 403 with Retry-After
+    # GitHub's limits are 403, too: the secondary ones with Retry-After, the primary one with nothing remaining.
+    # https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit
+    if status == 429 or (status == 403 and (later is not None or response.headers.get("x-ratelimit-remaining") == "0")):
         return RateLimited(status=status, retry_after_s=later)
-    if status == 401:
+    told = _challenged(response) if status in (400, 401, 403) else None  # some send another status than section 3.1 has
+    if told == "invalid_token" or (status == 401 and told != "insufficient_scope"):
         return GrantEnded("token_rejected", status=status)
-    if status == 403:
+    if told == "insufficient_scope" or (status == 403 and _is_object(response)):
         return ScopeLacking(status=status)
     if status >= 500 or status == 408:
         return Unreachable(status=status, retry_after_s=later)
@@ -95,6 +101,20 @@ async def called(http: Http, request: Request) -> dict[str, Any]:
     if refused is not None:
         raise refused
     return response.json()
+
+
+def _challenged(response: Response) -> str | None:
+    """`error` of a `WWW-Authenticate: Bearer` (RFC 6750 section 3); None where there is none."""
+    found = _ERROR.search(response.headers.get("www-authenticate", "")[:1000])
+    return found[1].lower() if found else None
+
+
+def _is_object(response: Response) -> bool:
+    try:
+        response.json()
+    except OddAnswer:
+        return False
+    return True
 
 
 def retry_after_s(response: Response) -> float | None:

@@ -9,8 +9,9 @@ A module under `providers/` defines
 - `challenge(delivery, trust) -> Answer | None`: the answer to a *signed* handshake, asked after `verify`,
 - `handshake(delivery, trust) -> Answer | None`: the answer to an *unsigned* one, asked before `verify` and only
   where `FACTS.handshake` and the state of the hook endpoint allow it; raise `HandshakeRefused` for a bad form,
-- `interpret(said) -> Sequence[Signal]`: what an item that `FACTS.signals` lists says about grants (providers/signals.py);
-  an exception sets the item aside, and is no reason to guess,
+- `interpret(said) -> Sequence[Signal]`: what an item that `FACTS.signals` lists says about grants (providers/signals.py),
+  of accounts that the item names; raise `Malformed` where it is not what its name says: it is set aside then, and
+  nothing is guessed,
 - `redact(data) -> bytes`: blank authenticators inside an item's bytes, at the same length; raise `Malformed`
   where that cannot be done, so that nothing is stored unblanked,
 - `check_secret(secret) -> str | None`: what is wrong with a configured signing secret, as the end of a sentence

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from providers import oauth_calls, standard_items, standard_signatures
 from providers.calls import Http, bearer, called
 from providers.contract import Delivery, Facts, Item, Trust, Verified
-from providers.errors import Misconfigured
-from providers.oauth import LABEL, PART, App, Identity, OAuthFacts, TokenSet, filled
+from providers.errors import GrantEnded, Misconfigured
+from providers.oauth import LABEL, PART, App, Identity, OAuthFacts, TokenSet, filled, scopes_of
 from providers.urls import Endpoint
 
 FACTS = Facts(
@@ -27,6 +27,7 @@ FACTS = Facts(
     signature_headers=("webhook-signature",),
     identity_headers=("webhook-id", "webhook-timestamp"),
     timestamp_tolerance_s=standard_signatures.TOLERANCE_S,
+    one_service=False,  # each integration has a server of its own
 )
 
 # What holds before settings say more; RFC 6749's own words for everything else.
@@ -35,6 +36,7 @@ OAUTH = OAuthFacts(
     token_url="{token_url}",
     grant_kinds=("code", "client_credentials"),
     rotation="strict",  # until told otherwise: whoever takes a token for reusable may lose it
+    probe_acquits=False,  # until told otherwise: many servers read access tokens by their signature
 )
 
 Parameter = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
@@ -64,6 +66,9 @@ class Settings(BaseModel):
         "sub", pattern=r"^[^.\s]{1,100}(\.[^.\s]{1,100}){0,9}$", description="Where userinfo has it, e.g. data.user.id"
     )
     probe_url: Endpoint | None = Field(None, description="A cheap GET with the access token, if not userinfo_url.")
+    probe_acquits: bool = Field(
+        False, description="The server looks tokens up with each call, so one that passes there has not been revoked."
+    )
     issuer: Annotated[str, StringConstraints(pattern=r"^https?://[!-~]{1,1000}$")] | None = Field(
         None, description="`iss` of authorization responses, RFC 9207."
     )
@@ -181,6 +186,7 @@ def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
         error_field=said.error_field,
         errors_in_200=said.errors_in_200,
         revoke_reach=said.revoke_reach,
+        probe_acquits=said.probe_acquits,
     )
 
 
@@ -203,9 +209,15 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
 
 
 async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
-    """A GET of probe_url, else of userinfo_url.    Raises: Misconfigured, the settings have neither."""
+    """A GET of probe_url, else of userinfo_url; one that answers as RFC 7662 does is believed in that, too.
+
+    Raises: Misconfigured, the settings have neither.
+    """
     url = app.settings.get("probe_url") or app.settings.get("userinfo_url")
     if url is None:
         raise Misconfigured("probe_url_missing")
-    await called(http, bearer("GET", filled(url, oauth_facts(app.settings), app), tokens.access_token))
-    return None
+    said = await called(http, bearer("GET", filled(url, oauth_facts(app.settings), app), tokens.access_token))
+    if said.get("active") is False:
+        raise GrantEnded("token_rejected")
+    # Elsewhere `scope` may mean anything: a userinfo answer is the provider's own to shape.
+    return scopes_of(said.get("scope"), " ") if said.get("active") is True else None

@@ -8,6 +8,7 @@ integration's client secrets; it is known by its PEM form.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,12 +19,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from providers import jwt, oauth, oauth_calls
-from providers.calls import Http, Request, Response, api_refusal, bearer, called
+from providers.calls import Http, Request, Response, api_refusal, bearer
 from providers.contract import Delivery, Facts, Item, Trust, Verified, event_name
 from providers.errors import GrantEnded, Malformed, Misconfigured, OddAnswer, ProviderError, ScopeLacking, Suspended
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.reading import account, at, document, form, identifier, iso_instant, media_type, text
-from providers.signals import Said, Signal, Tells
+from providers.signals import Said, Signal, Tells, known_by
 from providers.signatures import header, hmac_hex, matching, raw, text_secret_complaint
 
 PAYLOADS = "https://docs.github.com/en/webhooks/webhook-events-and-payloads"
@@ -47,8 +48,8 @@ FACTS = Facts(
     ack_deadline_s=10.0,
     # https://docs.github.com/en/webhooks/using-webhooks/redelivering-webhooks: for three days, under the same id
     dedupe_window_s=72 * 3600,
-    # https://docs.github.com/en/webhooks/webhook-events-and-payloads: no time is signed but what the body holds. An
-    # installation never comes back under its number.
+    # https://docs.github.com/en/webhooks/webhook-events-and-payloads: no time is signed but what the body holds, and of
+    # times that one has only `suspended_at`. An installation never comes back under its number.
     signals=(
         Tells(
             event="github_app_authorization.revoked",
@@ -89,6 +90,9 @@ OAUTH = OAuthFacts(
     ),
     errors_in_200=True,
     revoke_reach="account",  # all tokens of the user at this app
+    # They go with the authorization: https://docs.github.com/en/rest/apps/oauth-applications#delete-an-app-authorization
+    # What an uninstallation does to tokens minted before: not verified, but it needs no probe, its number is final.
+    probe_acquits=True,
 )
 
 # A token's scopes are told without those that others imply; on the same page as above.
@@ -112,6 +116,9 @@ IMPLIED = {
 JWT_BACKDATED_S = 60
 JWT_LIFE_S = 9 * 60  # ten minutes at most, by GitHub's clock
 INSTALLATION_TTL_S = 3600
+
+# A 403 that says so in its message only: octokit/octokit.rb, lib/octokit/error.rb
+SUSPENDED = re.compile(b"installation has been suspended|suspended your access|account was suspended", re.IGNORECASE)
 
 MOST_PAGES = 20  # of a user's installations, 100 each
 
@@ -178,24 +185,24 @@ def interpret(said: Said) -> Sequence[Signal]:
         user = account("user", at(sent, "sender", "id"))
         return [Signal(says="revoked", reason="authorization_revoked", accounts=user, kinds=("code",))] if user else []
     installation = account("installation", at(sent, "installation", "id"))
-    if not installation:
-        raise Malformed("no installation")
+    # The name of an event is in a header, which is not signed: whoever has a body of another kind (a comment that was
+    # `deleted`, say) could send it again as this one. Those tell of the installation its `id` and `node_id` only.
+    if not installation or not account("account", at(sent, "installation", "account", "id")):
+        raise Malformed("not an event of an installation")
     match said.event.rpartition(".")[2]:
         case "deleted":
             return [Signal(says="revoked", reason="app_uninstalled", accounts=installation, knows="final")]
         case "suspend":
             since = iso_instant(at(sent, "installation", "suspended_at"))
-            return [
-                Signal(says="suspended", reason="app_suspended", accounts=installation, knows="time", at=since)
-            ]  # fmt: skip
+            known = known_by(since)
+            return [Signal(says="suspended", reason="app_suspended", accounts=installation, knows=known, at=since)]
         case "unsuspend":
             return [Signal(says="resumed", reason="app_unsuspended", accounts=installation)]
         case _:
+            minted = ("installation",)  # a user's token has the permissions of its app, too, but none of its own
             return [
-                Signal(
-                    says="scopes_changed", reason="permissions_accepted", accounts=installation, kinds=("installation",)
-                )
-            ]
+                Signal(says="scopes_changed", reason="permissions_accepted", accounts=installation, kinds=minted)
+            ]  # fmt: skip
 
 
 def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
@@ -232,8 +239,7 @@ def authorize(asked: Asked, app: App) -> Mapping[str, str]:
 def token_sets(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, TokenSet]:
     """An exchange and a refresh bring a user's token. Where an installation was asked for, that one is `user`."""
     found = oauth.token_set(OAUTH, answer)
-    if found.scopes is not None:
-        found = replace(found, scopes=found.scopes | {more for one in found.scopes for more in IMPLIED.get(one, ())})
+    found = replace(found, scopes=_whole(found.scopes))
     return dict.fromkeys(["user"] if "installation" in asked.scopes else asked.scopes, found)
 
 
@@ -244,7 +250,7 @@ async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Iden
     https://docs.github.com/en/apps/creating-github-apps/registering-a-github-app/about-the-setup-url
     """
     token = next(iter(tokens.values())).access_token
-    user = f"user:{oauth_calls.key_at(await called(http, _get('/user', token)), 'id')}"
+    user = f"user:{oauth_calls.key_at((await _answer(http, _get('/user', token))).json(), 'id')}"
     if not app.settings.get("app_slug"):
         return Identity(subject=user, accounts=(user,), reach=user)
     named = app.callback.get("installation_id", "")
@@ -291,9 +297,19 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
 
 
 async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
-    """An installation token cannot read /user; both can read their rate limit, which costs nothing of it."""
-    await called(http, _get("/rate_limit", tokens.access_token))
-    return None
+    """An installation token cannot read /user; both can read their rate limit, which costs nothing of it.
+
+    Tokens of OAuth Apps have scopes, told in a header of every answer; those of GitHub Apps have none.
+    https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
+    """
+    response = await _answer(http, _get("/rate_limit", tokens.access_token))
+    response.json()  # a page in its place says nothing.    Raises: OddAnswer
+    return _whole(oauth.scopes_of(response.headers.get("x-oauth-scopes"), ",")) or None
+
+
+def _whole(scopes: frozenset[str] | None) -> frozenset[str] | None:
+    """Scopes as they are told, with those that they imply."""
+    return None if scopes is None else scopes | {more for one in scopes for more in IMPLIED.get(one, ())}
 
 
 # https://docs.github.com/en/rest/about-the-rest-api/api-versions
@@ -302,6 +318,17 @@ _HEADERS = {"accept": "application/vnd.github+json", "x-github-api-version": "20
 
 def _get(path: str, token: str) -> Request:
     return bearer("GET", f"{OAUTH.api_base}{path}", token, _HEADERS)
+
+
+async def _answer(http: Http, request: Request) -> Response:
+    """What a call with somebody's token brings.    Raises: ProviderError; Suspended, the installation or the user is."""
+    response = await http.send(request)
+    refused = api_refusal(response)
+    if isinstance(refused, ScopeLacking) and SUSPENDED.search(response.body):
+        raise Suspended(status=response.status)
+    if refused is not None:
+        raise refused
+    return response
 
 
 def _grant(app: App, token: str) -> Request:
@@ -326,8 +353,8 @@ async def _deleted(http: Http, request: Request) -> bool:
 async def _installations(http: Http, token: str) -> AsyncIterator[dict[str, Any]]:
     """https://docs.github.com/en/rest/apps/installations#list-app-installations-accessible-to-the-user-access-token"""
     for page in range(1, MOST_PAGES + 1):
-        said = await called(http, _get(f"/user/installations?per_page=100&page={page}", token))
-        found = said.get("installations")
+        response = await _answer(http, _get(f"/user/installations?per_page=100&page={page}", token))
+        found = response.json().get("installations")
         if not isinstance(found, list) or not found:
             return
         for one in found:

@@ -17,7 +17,7 @@ from providers import oauth_calls, signatures, standard_signatures
 from providers.calls import Http, bearer, called
 from providers.contract import Delivery, Facts, Item, Sequence, Trust, Verified, event_name
 from providers.errors import OddAnswer
-from providers.oauth import App, Identity, OAuthFacts, TokenSet, filled
+from providers.oauth import App, Identity, OAuthFacts, TokenSet, filled, scopes_of
 from providers.reading import account, at, document, identifier, text
 from providers.urls import Base
 
@@ -34,6 +34,7 @@ FACTS = Facts(
     # A failed delivery is not sent again by itself, only by hand (Resend Request) or by API: the outage is a gap.
     # Four failures in a row disable the hook for a minute and more (5xx), or until somebody enables it (4xx).
     retries=False,
+    one_service=False,  # self-managed instances: one being down says nothing of gitlab.com
 )
 
 # https://docs.gitlab.com/api/oauth2/, also where no other page is named; the paths are the same at every instance.
@@ -56,6 +57,9 @@ OAUTH = OAuthFacts(
         | {"invalid_redirect_uri"}
     ),
     revoke_reach="token",
+    # Doorkeeper looks the token up with each call, and a user who takes an application's authorization back ends all of
+    # its tokens: doorkeeper-gem/doorkeeper, Application.revoke_tokens_and_grants_for (not verified at GitLab)
+    probe_acquits=True,
 )
 
 
@@ -121,9 +125,8 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
 
 
 async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
-    """401 once it is over."""
-    await _token_info(http, app, tokens)
-    return None
+    """401 once it is over; `scope` is a list there. https://docs.gitlab.com/api/oauth2/#retrieve-the-token-information"""
+    return scopes_of((await _token_info(http, app, tokens)).get("scope"), OAUTH.scope_separator)
 
 
 async def _token_info(http: Http, app: App, tokens: TokenSet) -> dict[str, Any]:

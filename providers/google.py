@@ -94,6 +94,9 @@ OAUTH = OAuthFacts(
     ),
     transient=frozenset({"temporarily_unavailable", "server_error", "internal_failure", "slow_down"}),
     revoke_reach="account",  # the whole grant goes, with every token of it
+    # A refresh token may go alone (the oldest of more than 100: same page), and access tokens may still pass for a while
+    # after a revocation (…/oauth2/web-server#tokenrevoke; how long: not verified). A refresh tells, and costs nothing.
+    probe_acquits=False,
 )
 
 # The grant lives, but its owner has to log in again (session control of Google Cloud): only a person can.
@@ -158,10 +161,7 @@ def authorize(asked: Asked, app: App) -> Mapping[str, str]:
 def token_sets(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, TokenSet]:
     """Users untick scopes: the answer tells what is left, in the long spelling of `email` and `profile`."""
     found = oauth.token_set(OAUTH, answer)
-    if found.scopes is not None:
-        short = {short for short, long in SPELT_OUT.items() if long in found.scopes}
-        found = replace(found, scopes=found.scopes | short)
-    return dict.fromkeys(asked.scopes, found)
+    return dict.fromkeys(asked.scopes, replace(found, scopes=_both_spellings(found.scopes)))
 
 
 def classify(response: Response) -> ProviderError | None:
@@ -203,16 +203,24 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
 
 
 async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
-    """Raises what tokeninfo says."""
-    await _token_info(http, tokens)
-    return None
+    """Raises what tokeninfo says, and tells the scopes that it tells."""
+    said = await _token_info(http, tokens)
+    return _both_spellings(oauth.scopes_of(said.get("scope"), OAUTH.scope_separator))
+
+
+def _both_spellings(scopes: frozenset[str] | None) -> frozenset[str] | None:
+    """With the short names of those that are told by their long ones."""
+    return None if scopes is None else scopes | {short for short, long in SPELT_OUT.items() if long in scopes}
 
 
 async def _token_info(http: Http, tokens: TokenSet) -> dict[str, Any]:
     """Asked by POST, so that the token is in no URL (oauth2.v2 of Google's API discovery; in a form: not verified)."""
     response = await http.send(form(f"{OAUTH.api_base}/tokeninfo", {"access_token": tokens.access_token}))
-    if response.status == 400 and response.json():
-        raise GrantEnded("token_rejected", status=400)
+    if response.status == 400:
+        said = response.json()
+        # The second comes alone, too. Any other 400 would be about the request, and would be the answer to every token.
+        if said.get("error") == "invalid_token" or said.get("error_description") == "Invalid Value":
+            raise GrantEnded("token_rejected", status=400)
     refused = oauth.refusal(OAUTH, response)
     if refused is not None:
         raise refused

@@ -57,6 +57,9 @@ OAUTH = OAuthFacts(
     ),
     # Tokens of one user and portal are alike (the same refresh token each time): one may be another connection's too.
     revoke_reach="account",
+    # "This will only delete the refresh token. Access tokens generated with the refresh token will not be affected":
+    # https://developers.hubspot.com/docs-beta/oauth/tokens
+    probe_acquits=False,
 )
 
 # "In the request URI, decode any of the URL-encoded characters listed": these twelve and no other (same page).
@@ -153,9 +156,8 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
 
 
 async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
-    """Introspection needs no scope of the token."""
-    await _introspect(http, app, tokens)
-    return None
+    """Introspection needs no scope of the token, and tells those that it has, in a list."""
+    return oauth.scopes_of((await _introspect(http, app, tokens)).get("scopes"), OAUTH.scope_separator)
 
 
 async def _introspect(http: Http, app: App, tokens: TokenSet) -> dict[str, Any]:
@@ -164,8 +166,10 @@ async def _introspect(http: Http, app: App, tokens: TokenSet) -> dict[str, Any]:
     fields |= {"token": tokens.access_token, "token_type_hint": "access_token"}
     response = await http.send(form(f"{OAUTH.api_base}/token/introspect", fields, carries_client_secret=True))
     refused = classify(response)
+    if response.status == 404 and response.json():  # a page there is a wrong address, and says nothing of the token
+        raise GrantEnded("token_rejected", status=404)
     if refused is not None:
-        raise GrantEnded("token_rejected", status=response.status) if response.status == 404 else refused
+        raise refused
     said = response.json()
     if said.get("active") is not True:
         raise GrantEnded("token_rejected")

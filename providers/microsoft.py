@@ -60,6 +60,11 @@ FACTS = Facts(
     ),
 )
 
+REASONS = {
+    "lifecycle.reauthorizationrequired": "reauthorization_required",
+    "lifecycle.subscriptionremoved": "subscription_removed",
+}
+
 TENANT = (
     r"common|organizations|consumers|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|" + rf"({oauth.LABEL}\.)+[a-z]{{2,63}}"
 )
@@ -165,9 +170,13 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
 
 
 def interpret(said: Said) -> Sequence[Signal]:
-    """No proof of anything: a token that is about to expire, a subscription that ran out, a consent that was taken back."""
-    what = said.event.rpartition(".")[2]
-    return [] if what == "missed" else [Signal(says="doubtful", reason=what)]
+    """No proof of anything: a token that is about to expire, a subscription that ran out, a consent that was taken back.
+
+    It names the subscription and no account, so it is about whoever the item is of.
+    """
+    reason = REASONS.get(said.event)
+    named = account("subscription", document(said.data).get("subscriptionId"))
+    return [Signal(says="doubtful", reason=reason)] if reason and named else []
 
 
 def redact(data: bytes) -> bytes:
@@ -263,14 +272,15 @@ def _which(state: bytes, trust: Trust) -> int | None:
 def _item(data: bytes) -> Item:
     said = document(data)
     lifecycle = text(said.get("lifecycleEvent"))
+    name = event_name(f"lifecycle.{lifecycle}" if lifecycle else f"{_kind(said)}.{text(said.get('changeType'))}")
     return Item(
-        event=event_name(f"lifecycle.{lifecycle}" if lifecycle else f"{_kind(said)}.{text(said.get('changeType'))}"),
+        event=name,
         data=data,
         # All people of one organisation, and all private Microsoft accounts, share a tenant: only a connection that
         # stands for the whole of it may go by that key.
         accounts=account("subscription", said.get("subscriptionId")) + account("tenant", said.get("tenantId")),
         dedupe=None if lifecycle else _dedupe(said),
-        signal=bool(lifecycle),
+        signal=bool(lifecycle) and FACTS.is_signal(name),  # a resource may be called anything, `lifecycle` too
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from providers import oauth_calls, standard_items, standard_signatures
 from providers.calls import Http, bearer, called
 from providers.contract import Delivery, Facts, Item, Trust, Verified
-from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet, authorize_parameters, filled
+from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet, authorize_parameters, filled, scopes_of
 from providers.signals import Said, Signal, Tells
 from providers.urls import Base
 
@@ -27,6 +27,7 @@ FACTS = Facts(
     signature_headers=("webhook-signature",),
     identity_headers=("webhook-id", "webhook-timestamp"),
     timestamp_tolerance_s=standard_signatures.TOLERANCE_S,
+    one_service=False,  # each has its own base_url
     signals=(
         Tells(
             event="grant.revoked",
@@ -51,6 +52,7 @@ OAUTH = OAuthFacts(
     grant_kinds=("code", "client_credentials"),
     rotation="strict",
     revoke_reach="token",
+    probe_acquits=True,  # it looks tokens up with each call, and a grant ends with all of them
 )
 
 
@@ -102,9 +104,9 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
 
 
 async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
-    """401 once the token is over or revoked."""
-    await called(http, bearer("GET", _me(app), tokens.access_token))
-    return None
+    """401 once the token is over or revoked; it tells the scopes of the token."""
+    said = await called(http, bearer("GET", _me(app), tokens.access_token))
+    return scopes_of(said.get("scopes"), OAUTH.scope_separator)
 
 
 def _me(app: App) -> str:

@@ -21,6 +21,11 @@ Says = Literal["revoked", "suspended", "resumed", "scopes_changed", "doubtful"]
 Knows = Literal["time", "final", "token", "nothing"]
 
 
+def known_by(at: datetime | None) -> Knows:
+    """How a signal is known whose time was signed, and that is `at`: not at all, where no time can be read."""
+    return "nothing" if at is None else "time"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tells:
     """One kind of item that can say something about grants: of `Facts.signals`, and a line of README's table."""
@@ -49,7 +54,8 @@ class Signal:
 
     says: Says
     reason: str  # one plain word of ours: tokens_revoked, app_uninstalled …
-    accounts: tuple[str, ...] = ()  # whose, by keys as in `Item.accounts`: any of them; empty: all that the item names
+    # Whose: any of these keys, each of them in `Item.accounts`; empty: all that the item names, which names some.
+    accounts: tuple[str, ...] = ()
     profiles: tuple[str, ...] | None = None  # of these access profiles; None: of all
     kinds: tuple[str, ...] | None = None  # whose tokens come so (`code`, `installation` …); None: of all
     knows: Knows = "nothing"

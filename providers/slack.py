@@ -18,10 +18,18 @@ from slack_sdk.signature import SignatureVerifier
 from providers import oauth, oauth_calls
 from providers.calls import Http, Response, bearer
 from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified, event_name
-from providers.errors import GrantEnded, HandshakeRefused, Malformed, OddAnswer, ProviderError, SignatureMismatch
+from providers.errors import (
+    GrantEnded,
+    HandshakeRefused,
+    Malformed,
+    OddAnswer,
+    ProviderError,
+    ScopeLacking,
+    SignatureMismatch,
+)
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.reading import account, at, document, form, identifier, instant, media_type, text
-from providers.signals import Said, Signal, Tells
+from providers.signals import Said, Signal, Tells, known_by
 from providers.signatures import header, matching, raw, signed_time, text_secret_complaint, within
 from providers.slicing import blank, blank_field, blank_in_field
 
@@ -36,7 +44,9 @@ FACTS = Facts(
     # https://docs.slack.dev/apis/events-api/#responding (three seconds; retries at once, after 1 and after 5 minutes)
     kept_headers=("x-slack-retry-num", "x-slack-retry-reason"),
     ack_deadline_s=3.0,
-    # A revocation comes as both of the first two, in either order. `event_time` is inside what is signed.
+    # A revocation comes as both of the first two, in either order. `event_time` is inside what is signed. The third is
+    # about an organization's installation, which lives on without these workspaces; whether one of them has an
+    # installation of its own that went with it is not documented, so its time proves nothing.
     signals=(
         Tells(
             event="tokens_revoked",
@@ -53,7 +63,7 @@ FACTS = Facts(
         Tells(
             event="team_access_revoked",
             says=("revoked",),
-            knows="time",
+            knows="nothing",
             source="https://docs.slack.dev/reference/events/team_access_revoked",
         ),
     ),
@@ -97,7 +107,13 @@ OAUTH = OAuthFacts(
     errors_in_200=True,
     # A bot token is the workspace's: every connection to it through this app has the same one, or its kin.
     revoke_reach="account",
+    # Tokens are looked up with each call: https://docs.slack.dev/reference/methods/auth.revoke, and `token_revoked` among
+    # the errors of auth.test.
+    probe_acquits=True,
 )
+
+# What a call is told whose token is good and does not reach that far: slack-ruby/slack-api-ref, methods/auth/auth.test.json
+LACKING = frozenset({"missing_scope", "no_permission", "not_allowed_token_type", "team_access_not_granted"})
 
 
 class Settings(BaseModel):
@@ -184,21 +200,26 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
 def interpret(said: Said) -> Sequence[Signal]:
     """Users' tokens and the bot's are told apart; a list of either holds ids of users, not tokens."""
     sent = document(said.data)
-    at_time = instant(sent.get("event_time"))
-
-    def revoked(accounts: Iterator[tuple[str, ...]], *profiles: str) -> Iterator[Signal]:
-        if keys := _distinct(accounts):
-            yield Signal(
-                says="revoked", reason=said.event, accounts=keys, profiles=profiles or None, knows="time", at=at_time
-            )
-
     if said.event == "team_access_revoked":
-        return list(revoked(account("team", team) for team in _listed(at(sent, "event", "team_ids"))))
-    if said.event != "tokens_revoked":
-        return list(revoked(_installed(sent)))
-    tokens, place = at(sent, "event", "tokens"), sent.get("team_id") or sent.get("enterprise_id")
-    users = (account("user", place, user) for user in _listed(at(tokens, "oauth")))
-    return [*revoked(users, "user"), *(revoked(_installed(sent), "bot") if _listed(at(tokens, "bot")) else ())]
+        gone = _distinct(_teams_gone(sent))
+        return [Signal(says="revoked", reason=said.event, accounts=gone)] if gone else []
+    when = instant(sent.get("event_time"))
+
+    def revoked(accounts: tuple[str, ...], *profiles: str) -> list[Signal]:
+        told = Signal(
+            says="revoked",
+            reason=said.event,
+            accounts=accounts,
+            profiles=profiles or None,
+            knows=known_by(when),
+            at=when,
+        )
+        return [told] if accounts else []
+
+    if said.event == "app_uninstalled":
+        return revoked(_installed(sent))
+    bot = _listed(at(sent, "event", "tokens", "bot"))
+    return [*revoked(_distinct(_users_gone(sent)), "user"), *(revoked(_installed(sent), "bot") if bot else ())]
 
 
 def redact(data: bytes) -> bytes:
@@ -278,17 +299,26 @@ async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
 
 
 async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None:
-    """auth.test needs no scope."""
-    await _call(http, "auth.test", tokens.access_token)
-    return None
+    """auth.test needs no scope; a header of its answer tells those of the token.
+
+    slackapi/bolt-python, slack_bolt/authorization/authorize_result.py, reads it so
+    """
+    response = await _answer(http, "auth.test", tokens.access_token)
+    return oauth.scopes_of(response.headers.get("x-oauth-scopes"), OAUTH.scope_separator) or None
 
 
 async def _call(http: Http, method: str, token: str) -> dict[str, Any]:
+    return (await _answer(http, method, token)).json()
+
+
+async def _answer(http: Http, method: str, token: str) -> Response:
     response = await http.send(bearer("POST", f"{OAUTH.api_base}/{method}", token))
     refused = classify(response)
+    if isinstance(refused, OddAnswer) and refused.code in LACKING:
+        raise ScopeLacking(refused.code, status=response.status)
     if refused is not None:
         raise refused
-    return response.json()
+    return response
 
 
 def _place(said: Mapping[str, Any]) -> tuple[str, ...]:
@@ -320,12 +350,27 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _installed(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The installation that an event is about: a workspace's, or an organization's."""
-    team, enterprise = sent.get("team_id"), sent.get("enterprise_id")
-    yield account("team", team)
-    if not team or any(at(one, "is_enterprise_install") is True for one in _listed(sent.get("authorizations"))):
-        yield account("enterprise", enterprise)
+def _installed(sent: dict[str, Any]) -> tuple[str, ...]:
+    """The installation that an event is about: an organization's where the event says so, else a workspace's.
+
+    A workspace may have one of its own beside its organization's: what happens to the one says nothing of the other.
+    """
+    team = sent.get("team_id")
+    for one in _listed(sent.get("authorizations")):
+        if at(one, "is_enterprise_install") is True:
+            return account("enterprise", at(one, "enterprise_id") or sent.get("enterprise_id"))
+    return account("team", team) if team else account("enterprise", sent.get("enterprise_id"))
+
+
+def _users_gone(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The users whose tokens went, in the installation that they had authorized; by the same keys as `identify`."""
+    for place in _installed(sent):
+        for user in _listed(at(sent, "event", "tokens", "oauth")):
+            yield account("user", place.partition(":")[2], user)
+
+
+def _teams_gone(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    return (account("team", team) for team in _listed(at(sent, "event", "team_ids")))
 
 
 def _seen_by(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -343,13 +388,11 @@ def _seen_by(sent: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield account("enterprise", at(one, "enterprise_id") or enterprise)
         if at(one, "is_bot") is False:
             yield account("user", at(one, "team_id") or team, at(one, "user_id"))
-    # Ids of the users whose tokens went; a bot's token is the team's installation, which is named already.
+    # A bot's token is the installation's, which is named already.
     if at(sent, "event", "type") == "tokens_revoked":
-        for user in _listed(at(sent, "event", "tokens", "oauth")):
-            yield account("user", team or enterprise, user)
+        yield from _users_gone(sent)
     if at(sent, "event", "type") == "team_access_revoked":
-        for gone in _listed(at(sent, "event", "team_ids")):
-            yield account("team", gone)
+        yield from _teams_gone(sent)
 
 
 def _rate_limited(delivery: Delivery, sent: dict[str, Any]) -> Item:

@@ -25,6 +25,7 @@ FACTS = Facts(
     timestamp_tolerance_s=standard_signatures.TOLERANCE_S,
     # "15s to 30s" before a sender gives up, by the same specification.
     ack_deadline_s=15.0,
+    one_service=False,  # a specification: each integration has a sender of its own
 )
 
 

@@ -18,7 +18,7 @@ from providers.errors import GrantEnded, Misconfigured, SignatureMismatch
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.oauth_calls import key_at
 from providers.reading import account, at, document, identifier, instant, iso_instant, text
-from providers.signals import Said, Signal, Tells
+from providers.signals import Said, Signal, Tells, known_by
 from providers.signatures import header, hmac_hex, matching, raw, signed_time, text_secret_complaint, within
 
 FACTS = Facts(
@@ -30,13 +30,19 @@ FACTS = Facts(
     timestamp_tolerance_s=5 * 60,
     # https://docs.stripe.com/webhooks#retries: three days by itself; resent by hand (CLI) for 30 days
     dedupe_window_s=30 * 24 * 3600,
-    # https://docs.stripe.com/api/events/types#event_types-account.application.deauthorized
+    # As a snapshot event and as a thin one; both have `created` inside what is signed.
     signals=(
         Tells(
             event="account.application.deauthorized",
             says=("revoked",),
             knows="time",
             source="https://docs.stripe.com/api/events/types#event_types-account.application.deauthorized",
+        ),
+        Tells(
+            event="v1.account.application.deauthorized",
+            says=("revoked",),
+            knows="time",
+            source="https://github.com/stripe/stripe-ruby/tree/master/lib/stripe/events",
         ),
     ),
 )
@@ -58,6 +64,9 @@ OAUTH = OAuthFacts(
         | {"unsupported_response_type"}
     ),
     revoke_reach="account",  # the account leaves the platform
+    # The access token is an API key, looked up with each call; a deauthorized one is answered `account_invalid`:
+    # https://docs.stripe.com/error-codes#account-invalid
+    probe_acquits=True,
 )
 
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
@@ -95,19 +104,23 @@ def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
             data=delivery.body,
             accounts=_accounts(sent),
             dedupe=identifier(sent.get("id")),
-            occurred_at=instant(sent.get("created")) or iso_instant(sent.get("created")),
+            occurred_at=_created(sent),
             signal=FACTS.is_signal(name),
         )
     ]
 
 
 def interpret(said: Said) -> Sequence[Signal]:
-    """The connected account is at the top level; `data.object` is the application."""
+    """The connected account is at the top level; `data.object` is the application.
+
+    Events of test mode come to the URLs of production, too, where the same account may have its real grant: only a
+    probe can tell whether it is meant. https://docs.stripe.com/connect/webhooks
+    """
     sent = document(said.data)
-    when = instant(sent.get("created")) or iso_instant(sent.get("created"))
-    return [
-        Signal(says="revoked", reason="deauthorized", accounts=_accounts(sent), knows="time", at=when)
-    ]  # fmt: skip
+    accounts = _accounts(sent)
+    when = _created(sent) if sent.get("livemode") is True else None
+    told = Signal(says="revoked", reason="deauthorized", accounts=accounts, knows=known_by(when), at=when)
+    return [told] if accounts else []
 
 
 def token_sets(answer: Mapping[str, Any], asked: Asked) -> Mapping[str, TokenSet]:
@@ -180,6 +193,11 @@ def _parse(value: str) -> tuple[str, list[bytes]]:
     if len(times) != 1 or not signatures:
         raise SignatureMismatch("header is not of the form t=…,v1=…")
     return times[0], signatures
+
+
+def _created(sent: dict[str, Any]) -> datetime | None:
+    """A number in snapshot events, a text in thin ones."""
+    return instant(sent.get("created")) or iso_instant(sent.get("created"))
 
 
 def _accounts(sent: dict[str, Any]) -> tuple[str, ...]:

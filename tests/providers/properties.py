@@ -59,6 +59,7 @@ _words = st.sampled_from(
         *("portalId", "subscriptionType", "eventId", "occurredAt", "appId", "project", "object_kind", "project_id"),
         *("event_callback", "url_verification", "app_rate_limited", "tokens_revoked", "team_access_revoked"),
         *("v2.core.event", "minute_rate_limited", "timestamp", "is_enterprise_install", "actions", "action_ts"),
+        *("bot", "sender", "suspended_at", "livemode", "event_time"),
     ]
 )
 _odd_texts = st.sampled_from(["", "\x00", "\ud83d", "a b", "x" * 300, "é", "../..", "T1", "[DONE]", "\u202e", "1" * 30])

@@ -257,6 +257,20 @@ def test_facts_are_sane(name: str) -> None:
     assert facts.keys_url is None or facts.keys_url.startswith("https://")
 
 
+def test_one_service_down_is_the_condition_of_its_own_integrations_only() -> None:
+    """Where each integration names its own server, the trouble of one says nothing of the others."""
+    apart = {name for name, of in all_providers().items() if not of.facts.one_service}
+    assert apart >= {"generic-oauth2", "gitlab", "standard-webhooks", "sandbox"}
+    assert not apart & {"google", "slack", "github", "microsoft", "stripe", "hubspot"}
+
+
+def test_only_who_looks_tokens_up_acquits_a_grant_by_a_probe() -> None:
+    """Sources are in the modules; whoever has none is not believed."""
+    acquits = {name for name, of in all_providers().items() if of.oauth is not None and of.oauth.probe_acquits}
+    assert acquits >= {"slack", "github", "gitlab", "stripe", "sandbox"}
+    assert not acquits & {"microsoft", "google", "hubspot", "generic-oauth2"}
+
+
 @pytest.mark.parametrize("name", sorted(all_providers()))
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
 def test_a_bare_request_is_refused(name: str, method: str) -> None:

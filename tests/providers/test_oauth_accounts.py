@@ -143,6 +143,8 @@ async def test_hubspot_tokens_that_are_over() -> None:
     for response in (answer({**TOKEN_DATA, "active": False}), answer({"status": "error"}, 404), answer({})):
         with pytest.raises(GrantEnded):
             await hubspot.probe(scripted(case, {INTROSPECT: response}), case.app(), TOKENS)
+    with pytest.raises(OddAnswer):  # a page of a wrong address: it would be the answer to every token
+        await hubspot.probe(scripted(case, {INTROSPECT: answer(b"<html>", 404)}), case.app(), TOKENS)
     refusal = answer({"error": "invalid_client"}, 401)
     with pytest.raises(Misconfigured):
         await hubspot.probe(scripted(case, {INTROSPECT: refusal}), case.app(), TOKENS)

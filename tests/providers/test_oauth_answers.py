@@ -158,7 +158,11 @@ OUTCOMES: list[tuple[Response, type[ProviderError]]] = [
     (answer({"error": {"code": "invalid_grant"}}, 400), OddAnswer),
     (answer({"error": "something_new"}, 400), OddAnswer),
     (answer(HTML, 400), OddAnswer),
+    (answer(HTML, 401), OddAnswer),  # without a code it is nobody's fault yet: neither the grant's nor ours
+    (answer(b"", 401), OddAnswer),
+    (answer({"message": "Unauthorized"}, 401), OddAnswer),
     (answer(HTML, 403), OddAnswer),
+    (answer({"error": "Not Found"}, 404), OddAnswer),
     (answer(b"", 302, location="https://elsewhere.example"), OddAnswer),
     (answer(HTML, 500), Unreachable),
     (answer(b"", 502), Unreachable),
@@ -237,6 +241,10 @@ async def test_any_answer_is_tokens_or_one_of_our_errors(name: str, members: dic
         assert [code for name in ("error", "status") if (code := members.get(name)) in list(case.facts.terminal)]
 
 
+LACKS = 'Bearer realm="api", error="insufficient_scope", scope="write"'
+DEAD = 'bearer error = invalid_token, error_description="gone"'
+
+
 @pytest.mark.parametrize(
     ("response", "kind", "code"),
     [
@@ -245,6 +253,24 @@ async def test_any_answer_is_tokens_or_one_of_our_errors(name: str, members: dic
         (answer({}, 401), GrantEnded, "token_rejected"),
         (answer({}, 403), ScopeLacking, "scope_lacking"),
         (answer({}, 403, retry_after="60"), RateLimited, "rate_limited"),
+        (answer({}, 403, x_ratelimit_remaining="0"), RateLimited, "rate_limited"),
+        (answer({}, 403, x_ratelimit_remaining="1"), ScopeLacking, "scope_lacking"),
+        # RFC 6750 section 3.1, where there is no body, and where the status is another than it should be
+        (answer(None, 403, www_authenticate=LACKS), ScopeLacking, "scope_lacking"),
+        (answer(HTML, 401, www_authenticate=LACKS), ScopeLacking, "scope_lacking"),
+        (answer({}, 403, www_authenticate=DEAD), GrantEnded, "token_rejected"),
+        (answer({}, 400, www_authenticate=DEAD), GrantEnded, "token_rejected"),
+        (answer(None, 401, www_authenticate="Bearer"), GrantEnded, "token_rejected"),
+        (answer({}, 400, www_authenticate='Bearer error="invalid_request"'), OddAnswer, "odd_answer"),
+        # a firewall's page, a proxy's login: nobody there has looked at the token
+        (answer(HTML, 403), OddAnswer, "odd_answer"),
+        (answer(None, 403), OddAnswer, "odd_answer"),
+        (
+            answer(HTML, 403, www_authenticate='Basic realm="proxy", error="insufficient_scope"'),
+            OddAnswer,
+            "odd_answer",
+        ),
+        (answer(HTML, 500, www_authenticate=DEAD), Unreachable, "unreachable"),
         (answer({}, 429), RateLimited, "rate_limited"),
         (answer(HTML, 502), Unreachable, "unreachable"),
         (answer({}, 408), Unreachable, "unreachable"),

@@ -150,7 +150,9 @@ def test_what_nobody_said_is_rfc_6749() -> None:
         client_auth="basic",
         pkce=True,
         rotation="strict",
+        probe_acquits=False,
     )
+    assert generic_oauth2.oauth_facts({**GENERIC, "probe_acquits": True}).probe_acquits
     odd = CASES["generic-oauth2/odd"].facts
     assert odd.user_parts == {"shop": LABEL}
     assert (odd.client_auth, odd.token_encoding, odd.scope_separator, odd.pkce) == ("post", "json", ",", False)

@@ -220,6 +220,32 @@ async def test_a_probe_costs_nothing_of_the_rate_limit() -> None:
         await github.probe(scripted({rate_limit: answer({"message": "Bad credentials"}, 401)}), app(), TOKENS)
 
 
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        (answer({"message": "This installation has been suspended"}, 403), Suspended),
+        (answer({"message": "Sorry. Your account was suspended."}, 403), Suspended),
+        (answer({"message": "Resource not accessible by integration"}, 403), ScopeLacking),
+        (answer({"message": ["suspended"]}, 403), ScopeLacking),
+        (answer({}, 403), ScopeLacking),
+        (answer(None, 403, www_authenticate='Bearer error="insufficient_scope"'), ScopeLacking),
+        (answer(b"<html>Your account was suspended", 403), OddAnswer),  # whoever made that page
+    ],
+)
+async def test_what_is_suspended_may_come_back(response: Response, kind: type[ProviderError]) -> None:
+    """Neither over nor alive; only the text of the answer tells it from a lack of permissions."""
+    for call in (USER, ("GET", f"{API}/rate_limit")):
+        http = scripted({call: response}, USERS.app())
+        asked = (
+            github.identify(http, USERS.app(), {"reader": TOKENS})
+            if call == USER
+            else github.probe(http, app(), TOKENS)
+        )
+        with pytest.raises(kind) as caught:
+            await asked
+        assert type(caught.value) is kind
+
+
 def test_scopes_that_others_imply_are_granted_with_them() -> None:
     asked = USERS.asked()
     found = github.token_sets({**USERS.answer, "scope": "admin:org,repo"}, asked)["reader"]

@@ -12,7 +12,7 @@ from google.auth import jwt as google_jwt
 
 from providers import google, jwt
 from providers.calls import Response
-from providers.errors import GrantEnded, OddAnswer, ProviderError, RateLimited, Unreachable
+from providers.errors import GrantEnded, Misconfigured, OddAnswer, ProviderError, RateLimited, Unreachable
 from providers.oauth import App, TokenSet
 from tests.providers.oauth_cases import CASES
 from tests.providers.script import Answer, Script, answer, fields_of
@@ -150,6 +150,10 @@ async def test_a_probe_tells_what_tokeninfo_says() -> None:
         (answer({"aud": "client.id/1", "expires_in": "3001"}), None),
         (answer({"error": "invalid_token", "error_description": "Invalid Value"}, 400), GrantEnded),
         (answer({"error_description": "Invalid Value"}, 400), GrantEnded),
+        # about our request, and so the answer to every token: none of them is dead
+        (answer({"error": "invalid_request", "error_description": "access_token is required"}, 400), Misconfigured),
+        (answer({"error": "something_new"}, 400), OddAnswer),
+        (answer({}, 400), OddAnswer),
         (answer(b"<html>", 400), OddAnswer),
         (answer(b"<html>", 502), Unreachable),
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from providers import slack
 from providers.calls import Response
-from providers.errors import GrantEnded, Misconfigured, OddAnswer, ProviderError, Unreachable
+from providers.errors import GrantEnded, Misconfigured, OddAnswer, ProviderError, ScopeLacking, Unreachable
 from providers.oauth import Asked, Identity, TokenSet
 from tests.providers.oauth_cases import CASES
 from tests.providers.script import Answer, Script, answer, fields_of
@@ -96,6 +96,12 @@ async def test_tokens_of_two_workspaces_are_nobodys() -> None:
         (answer(WORKSPACE), None),
         (answer({"ok": False, "error": "token_revoked"}), GrantEnded),
         (answer({"ok": False, "error": "account_inactive"}), GrantEnded),
+        (answer({"ok": False, "error": "invalid_auth"}), GrantEnded),
+        (answer({"ok": False, "error": "token_expired"}), GrantEnded),
+        (answer({"ok": False, "error": "missing_scope", "needed": "chat:write", "provided": "commands"}), ScopeLacking),
+        (answer({"ok": False, "error": "not_allowed_token_type"}), ScopeLacking),
+        (answer({"ok": False, "error": "team_access_not_granted"}), ScopeLacking),
+        (answer({"ok": False, "error": "something_new"}), OddAnswer),
         (answer({"ok": False, "error": "ekm_access_denied"}), Unreachable),  # paused, not revoked
         (answer({"ok": False, "error": "ratelimited"}), Unreachable),
         (answer({"ok": False}), OddAnswer),
@@ -109,6 +115,11 @@ async def test_a_probe_reads_the_error_inside_the_200(response: Response, kind: 
     else:
         with pytest.raises(kind):
             await slack.probe(scripted({TEST: response}), CASE.app(), BOT)
+
+
+def test_at_the_token_endpoint_a_missing_scope_ends_nothing() -> None:
+    """Nor is it a lack of ours there: nobody documents it."""
+    assert type(slack.classify(answer({"ok": False, "error": "missing_scope"}))) is OddAnswer
 
 
 async def test_revoking_a_token_and_one_that_is_over() -> None:
