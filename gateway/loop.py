@@ -10,11 +10,24 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
-async def every(interval_s: float, run_once: Callable[[], Awaitable[object]], *, name: str) -> None:
-    """Run `run_once` now and again after each `interval_s`, until cancelled. A failure is logged, not the end."""
+async def every(
+    interval_s: float, run_once: Callable[[], Awaitable[object]], *, name: str, wake: asyncio.Event | None = None
+) -> None:
+    """Run `run_once` now and again after each `interval_s`, until cancelled. A failure is logged, not the end.
+
+    `wake`: runs it at once; what is set while it runs makes it run again.
+    """
     while True:
+        if wake is not None:
+            wake.clear()
         try:
             await run_once()
         except Exception as error:  # outlives any one failure; the type is logged, never the text
             log.warning("loop.failed", loop=name, error=type(error).__name__)
-        await asyncio.sleep(interval_s)
+        if wake is None:
+            await asyncio.sleep(interval_s)
+            continue
+        try:
+            await asyncio.wait_for(wake.wait(), interval_s)
+        except TimeoutError:
+            pass

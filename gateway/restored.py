@@ -70,7 +70,7 @@ MARKED = """SELECT c.id FROM gateway.connections c
              ORDER BY c.id LIMIT $2 FOR UPDATE OF c"""
 RELEASE = """UPDATE gateway.grants SET restored = false WHERE connection_id = ANY ($1::uuid[]) AND restored
              RETURNING connection_id, access_profile, generation, state, reason"""
-UNPROBED = """SELECT c.id, c.tenant_id, g.access_profile, g.generation, g.token_version, g.parameters, t.data_key_version,
+UNPROBED = """SELECT c.id, c.tenant_id, g.access_profile, g.generation, g.token_version, g.parameters, g.granted, t.data_key_version,
                      t.sealed_access, t.kv_path, t.token_type
                 FROM gateway.connections c JOIN gateway.grants g ON g.connection_id = c.id
                 JOIN gateway.tokens t USING (connection_id, access_profile)
@@ -220,7 +220,9 @@ async def _probed(
             place, "access_token", row["data_key_version"], row["sealed_access"], row["kv_path"]
         )
         app = app_of(integration, public_url, parameters, now=clock.now())
-        tokens = TokenSet(access_token=access, token_type=row["token_type"], parameters=parameters)
+        tokens = TokenSet(
+            access_token=access, token_type=row["token_type"], parameters=parameters, scopes=frozenset(row["granted"])
+        )
         await provider.probe(outbound.for_app(provider.facts.name, facts_of(integration), app), app, tokens)
     except GrantEnded:
         return "refused"

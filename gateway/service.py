@@ -68,9 +68,9 @@ class Gateway:
         self.checkers = {r.name: Checker(r, self.catalog, asking, clock, self.new_id) for r in self.regions}
         self.tokens = TokenReads(self.regions, self._checks, self.refresher, clock)
         self.reports = Reports(self.catalog, self.checkers, self.new_id)
-        meaning = Meaning(self.catalog, keys)
+        meaning, worker = Meaning(self.catalog, keys), f"gateway-{ids.uuid7(clock.now()).hex}"
         self._followers = [
-            Follower(r, meaning, clock, f"gateway-{ids.uuid7(clock.now()).hex}", self.new_id) for r in self.regions
+            Follower(r, meaning, clock, worker, self.new_id, self.checkers[r.name].wake.set) for r in self.regions
         ]
         self.refusals = Refusals()
         self.keyring_watch = KeyringWatch(keys, settings)
@@ -144,10 +144,7 @@ class Gateway:
                 for r in self.regions
             ),
             *(asyncio.create_task(follower.follow(), name="follower") for follower in self._followers),
-            *(
-                asyncio.create_task(every(CHECKS_EVERY_S, self.checkers[r.name].run_once, name="checks"))
-                for r in self.regions
-            ),
+            *(asyncio.create_task(self._checks_of(self.checkers[r.name])) for r in self.regions),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
         ]
         if self.bao is not None:
@@ -180,6 +177,9 @@ class Gateway:
         if self.bao is not None:
             await self.bao.close()
         await self.control.close()
+
+    async def _checks_of(self, checker: Checker) -> None:
+        await every(CHECKS_EVERY_S, checker.run_once, name="checks", wake=checker.wake)
 
     def repeat(self, interval_s: float, run_once: Callable[[], Awaitable[object]], *, name: str) -> None:
         """One more background loop, of a package above this one; it ends with the gateway."""

@@ -53,6 +53,7 @@ class Checker:
     ) -> None:
         self._region, self._catalog, self._asking = region, catalog, asking
         self._clock, self._new_id = clock, new_id
+        self.wake = asyncio.Event()  # set by whoever in this process has asked for a check
         self._turns: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
 
     async def run_once(self) -> int:

@@ -39,7 +39,7 @@ class Accounts:
 
     async def whole(self, posthouse: Client, user: str, tenant: str) -> None:
         """One who agrees to everything."""
-        done = await self._person(posthouse, user).connect(**_asking(tenant))
+        done = await self.person(posthouse, user).connect(**_asking(tenant))
         self.say(f"{user} of {tenant}: asked for {_list(done.asked)}; agreed; the connection is {done.state}")
         await self._take(posthouse, user, tenant, done)
         self._check(f"{user} agreed to everything and is connected",
@@ -47,7 +47,7 @@ class Accounts:
 
     async def partly(self, posthouse: Client, user: str, tenant: str) -> None:
         """One who unticks a permission that is needed, and agrees to it by a second link."""
-        required, person = self.provider.required, self._person(posthouse, user)
+        required, person = self.provider.required, self.person(posthouse, user)
         first = await person.connect(untick=[required], **_asking(tenant))
         self.say(f"{user} of {tenant}: unticked {required}; told: {first.page}; {first.state} ({first.reason})")
         do = await _refusal(posthouse, first.connection)
@@ -100,7 +100,7 @@ class Accounts:
         """A read of each token that must bring a newer one, and a call with it."""
         right = dict(expired or {})
         for one in self.known:
-            before, one.token = one.token, await self._read(posthouse, one.connection)
+            before, one.token = one.token, await self.read(posthouse, one.connection)
             status, answer = await self.provider.called(one.token, "/api/me")
             self.say(
                 f"{one.user}: version {before.token_version} → {one.token.token_version}: {fingerprint(one.token)}"
@@ -111,7 +111,7 @@ class Accounts:
 
     async def _take(self, posthouse: Client, user: str, tenant: str, done: Connected) -> None:
         """Read the token, and call the API with it."""
-        token = await self._read(posthouse, done.connection)
+        token = await self.read(posthouse, done.connection)
         self.known.append(Account(user, tenant, done.connection, token, asyncio.get_running_loop().time()))
         self.say(f"its token, version {token.token_version}: {fingerprint(token)}")
         status, answer = await self.provider.called(token, "/api/me")
@@ -121,12 +121,12 @@ class Accounts:
             "other scopes": set(answer.get("scopes", ())) == set(token.scopes) == self.provider.scopes,
         })  # fmt: skip
 
-    async def _read(self, posthouse: Client, connection: str) -> Token:
+    async def read(self, posthouse: Client, connection: str) -> Token:
         token = await posthouse.token(connection)
         self.secrets.add(token.access_token)
         return token
 
-    def _person(self, posthouse: Client, user: str) -> Person:
+    def person(self, posthouse: Client, user: str) -> Person:
         return Person(posthouse, self.provider, user, self.secrets)
 
     def _check(self, what: str, right: Mapping[str, bool]) -> None:

@@ -17,6 +17,7 @@ from tests.demo.cast import TENANTS, Player, players
 from tests.demo.connecting import introduced
 from tests.demo.ledger import Ledger
 from tests.demo.reckoning import Check, checks, rows, unseen, withstood
+from tests.demo.revoking import repaired, revoked
 from tests.demo.screen import Screen
 from tests.demo.sending import Post
 from tests.demo.stage import Broken, Stage
@@ -88,6 +89,14 @@ async def connect(play: Play) -> None:
         await play.accounts.outlived(posthouse)
 
 
+async def revoke(play: Play) -> None:
+    """An account is withdrawn at its provider: the token is refused, the event says so, and a reconnect repairs it"""
+    url, key = play.stage.private_url, play.stage.key
+    async with Client(url, key) as posthouse, Client(url, key, patience_s=0) as hasty:
+        await revoked(posthouse, hasty, play.accounts)
+        await repaired(posthouse, play.accounts)
+
+
 async def traffic(play: Play) -> None:
     """A mixed stream of signed deliveries; SIGKILL in the middle; a consumer that watches live"""
     post = Post(play.stage.public_url, play.ledger, play.chance)
@@ -137,7 +146,7 @@ async def reckon(play: Play) -> None:
     play.screen.summary(play.players, rows(play.players, play.ledger, stream))
 
 
-ACTS: list[Callable[[Play], Awaitable[None]]] = [start, set_up, connect, traffic, read_on, reckon]
+ACTS: list[Callable[[Play], Awaitable[None]]] = [start, set_up, connect, revoke, traffic, read_on, reckon]
 
 
 async def perform(play: Play) -> bool:
