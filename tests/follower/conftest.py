@@ -139,9 +139,7 @@ class Street:
 
     async def deliver(self, sample: Sample, **how: Any) -> Answer:
         """Sent as its provider does; it is taken."""
-        answer = await self.house.deliver(
-            sample.signer or sample.provider, sample.body, headers=sample.headers, **how
-        )
+        answer = await self.house.deliver(sample.signer or sample.provider, sample.body, headers=sample.headers, **how)
         assert answer.status in (200, 202), answer
         return answer
 
@@ -180,9 +178,7 @@ class Street:
         """Whoever is not active any more: the states of its grants by profile, of the connection under ""."""
         told: dict[str, dict[str, str]] = {}
         for name, id in self.known.items():
-            states = {g.access_profile: g.state for g in await grants.of(self.db, [id])} or {
-                "": await self.state(name)
-            }
+            states = {g.access_profile: g.state for g in await grants.of(self.db, [id])} or {"": await self.state(name)}
             if changed := {profile: state for profile, state in states.items() if state != "active"}:
                 told[name] = changed
         return told

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -50,6 +51,8 @@ class Service:
             return self.how()
         if path.startswith("/app/installations/"):
             return self._of_the_app(path)
+        if path == "/token":
+            return self._refreshed(await request.body())
         return self._of(token)
 
     def _of(self, token: str) -> Response:
@@ -61,6 +64,13 @@ class Service:
             return JSONResponse({"ok": False, "error": "token_revoked"})
         return JSONResponse({"message": "Bad credentials"}, 401)
 
+    def _refreshed(self, body: bytes) -> Response:
+        """Each refresh token lives on, and brings `new` and its own name."""
+        [refresh] = parse_qs(body.decode())["refresh_token"]
+        if refresh in self.dead:
+            return refused()
+        return JSONResponse({"access_token": f"new {refresh}", "refresh_token": refresh, "expires_in": 28800})
+
     def _of_the_app(self, path: str) -> Response:
         """A call that the app itself makes, about an installation."""
         if not self.installed:
@@ -71,6 +81,11 @@ class Service:
             return JSONResponse({"message": "This installation has been suspended"}, 403)
         minted = f"ghs_{self.asked(path)}"
         return JSONResponse({"token": minted, "permissions": self.permissions}, 201)
+
+
+def refused() -> Response:
+    """What GitHub's token endpoint says of a refresh token that is over: with status 200."""
+    return JSONResponse({"error": "bad_refresh_token", "error_description": "The refresh token is incorrect."})
 
 
 def page() -> Response:

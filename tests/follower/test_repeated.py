@@ -118,7 +118,9 @@ async def test_for_one_that_is_held_or_restored(street: Street) -> None:
     """Nobody refreshes these, and a revocation is a revocation; where it is contested the token itself is tried."""
     await at_github(street)
     await street.db.execute("UPDATE gateway.grants SET held = true WHERE connection_id = $1", street.known["acme"])
-    await street.db.execute("UPDATE gateway.grants SET restored = true WHERE connection_id = $1", street.known["globex"])
+    await street.db.execute(
+        "UPDATE gateway.grants SET restored = true WHERE connection_id = $1", street.known["globex"]
+    )
     await street.deliver(github_installation("suspend"))  # without its time: contested
     await street.follow()
     street.github.dead.update({"acme installation", "acme user"})
