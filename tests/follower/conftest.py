@@ -36,7 +36,7 @@ from tests.follower.services import Service, serving
 from tests.providers.signal_samples import Sample
 from tests.signers import SIGNERS
 from tests.signers_b import GOOGLE_KEYS
-from tests.tokens.making import granted
+from tests.tokens.making import granted, made
 from tests.web.conftest import lines
 
 __all__ = ["bare_town", "lines", "town"]  # fixtures
@@ -119,23 +119,23 @@ class Street:
         body = {"tenant": tenant, "integration": integration, "accounts": list(accounts), "external_id": name}
         answer = await self.town.api("POST", "/v1/connections", body)
         assert answer.status_code == 201, answer.text
-        made = ids.parse(ids.CONNECTION, answer.json()["id"])
-        assert made is not None
-        self.known[name] = made
-        return made
+        new = ids.parse(ids.CONNECTION, answer.json()["id"])
+        assert new is not None
+        self.known[name] = new
+        return new
 
     async def connected(
         self, name: str, tenant: str, integration: str, accounts: Sequence[str], *profiles: str, **grant: Any
     ) -> UUID:
         """One with grants. Their access tokens are `{name} {profile}`, and were proven alive an hour ago."""
-        made = await self.registered(name, tenant, integration, *accounts)
+        new = await self.registered(name, tenant, integration, *accounts)
         for profile in profiles:
             more: dict[str, Any] = {"access": f"{name} {profile}", "age_s": LIVED_S, **grant}
             if profile == "installation":
                 number = next(one for one in accounts if one.startswith("installation:")).partition(":")[2]
                 more |= {"kind": "installation", "parameters": {"installation": number}, "refresh": None}
-            await granted(self.gateway.regions.home, made, tenant, profile, **more)
-        return made
+            await granted(self.gateway.regions.home, new, tenant, profile, **more)
+        return new
 
     async def deliver(self, sample: Sample, **how: Any) -> Answer:
         """Sent as its provider does; it is taken."""
@@ -211,11 +211,17 @@ class Street:
 
     async def reconnected(self, name: str, profile: str, **grant: Any) -> None:
         """A consent gives it anew: the next generation, alive now."""
-        generation = (await self.grant(name, profile)).generation + 1
-        connection = self.known[name]
+        connection, generation = self.known[name], (await self.grant(name, profile)).generation + 1
         tenant = await self.db.fetchval("SELECT tenant_id FROM gateway.connections WHERE id = $1", connection)
-        more = {"access": f"{name} {profile} {generation}", **grant}
-        await granted(self.gateway.regions.home, connection, tenant, profile, generation=generation, **more)
+        more = {"generation": generation, "access": f"{name} {profile} {generation}", **grant}
+        async with self.db.transaction() as tx:
+            save = await made(tx, self.gateway.regions.home, connection, tenant, profile, **more)
+            move = Move(
+                connection=connection, access_profile=profile, signal="authorized", fence=NAMED_FOR_EVER,
+                because=Because(cause="connect", source="consent"), say="authorized", save=save,
+                made=(generation, generation),
+            )  # fmt: skip
+            await transitions.apply(tx, [move], self.gateway.new_id, looked_back=True)
 
 
 async def integration(town: Town, name: str, **more: Any) -> None:
