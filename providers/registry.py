@@ -83,6 +83,11 @@ class Provider:
     probe: Callable[[Http, App, TokenSet], Awaitable[frozenset[str] | None]] | None = None
     token_marks: Callable[[TokenSet], tuple[str, ...]] | None = None
 
+    @property
+    def abilities(self) -> tuple[str, ...]:
+        """What it can do, by the names of its functions."""
+        return tuple(name for name in PARAMETERS if getattr(self, name) is not None)
+
     def oauth_for(self, settings: Mapping[str, Any]) -> OAuthFacts | None:
         """The OAuth facts of an integration with these settings; None: it connects no accounts."""
         facts = self.oauth if self.oauth_facts is None else self.oauth_facts(settings)
