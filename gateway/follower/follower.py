@@ -29,12 +29,14 @@ from gateway.stream.consumers import Leased, partition_of
 from gateway.stream.cursor import mark_of
 
 NAME = "posthouse.lifecycle"
-LEASE_S = 5.0  # after a crash somebody else goes on within this
-RENEW_S = 1.5
+LEASE_S = 6.0  # after a crash somebody else goes on within this
+RENEW_S = 2.5
 BATCH = 100  # events of one transaction: it holds the locks of their connections
 IDLE_S = 5.0  # how often cursors are moved past what is not marked
 PACE_S = 0.005  # between two reads: every commit wakes us, and many are of nothing for us
 PAUSE_S = 1.0  # after trouble
+PASSING = (Unavailable, StaleFence, *AWAY)
+OFFENCES = frozenset({"22", "23", "54"})  # SQLSTATE classes: a value that cannot be stored, as in gateway/batches.py
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +61,7 @@ class Follower:
                 news.clear()
                 try:
                     worked = await self.run_once()
-                except (Unavailable, asyncpg.PostgresError, *AWAY) as error:
+                except Exception as error:  # outlives any one failure; the type is logged, never the text
                     log.warning("follower.failed", error=type(error).__name__)
                     self._leased_at = float("-inf")
                     await asyncio.sleep(PAUSE_S)
@@ -78,11 +80,11 @@ class Follower:
     async def run_once(self) -> int:
         """One batch; how many events it held.    Raises: Unavailable."""
         await self._lease()
-        done = await self._redrive()
         if not self._held:
-            return done
+            return 0
         after = min(one.cursor.seq for one in self._held.values())
         read = await store.read(self._region.database, after, sorted(self._held), BATCH)
+        done = await self._redrive() if read.redrive else 0
         due = [(event, where) for event in read.events if (where := self._due(event))]
         if due or (read.end is not None and self._may_move(read)):
             try:
@@ -108,18 +110,22 @@ class Follower:
         return bool(read.events) or self._clock.monotonic() - self._moved_at >= IDLE_S
 
     async def _work(self, read: Read, events: Sequence[Marked]) -> None:
-        """The batch whole; where the database refuses something in it, one event after the other."""
+        """The batch whole; where something in it cannot be done, one event after the other."""
         full = len(read.events) == BATCH
         assert read.end is not None
         place = (read.events[-1].seq, read.events[-1].id) if full else read.end
         try:
             await self._done(events, place)
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        except PASSING:
+            raise
+        except Exception as error:  # whatever it is, it is one event's fault, and must not hold up the others
+            if isinstance(error, asyncpg.PostgresError) and error.sqlstate[:2] not in OFFENCES:
+                raise
             if len(events) <= 1:
                 await self._done([], place, aside=[(event, type(error).__name__) for event in events])
                 return
             for event in events:
-                await self._work(Read([event], (event.seq, event.id)), [event])
+                await self._work(Read([event], (event.seq, event.id), False), [event])
             await self._done([], place)
 
     async def _done(
