@@ -349,6 +349,9 @@ class _Work:
         assert move.access_profile is not None
         name = (move.connection, move.access_profile)
         contested = why == "contested"
+        before = self._asks.get(name)
+        if before is not None and (before.why, before.signal) == ("contested", "revoked"):
+            return  # nothing that is said in the same breath is graver
         self._asks[name] = Ask(
             connection_id=move.connection, access_profile=move.access_profile, provider=move.provider, why=why,
             signal=move.signal if contested else None, reason=move.reason or move.because.cause,

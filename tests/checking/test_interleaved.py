@@ -59,3 +59,23 @@ async def test_a_rotation_while_it_is_asked_leaves_nothing_contested_for_ever(
     await street.town.pass_s(1)
     assert await street.check() == 1
     assert ((await street.read("acme")).status_code, await street.checks()) == (200, 0)
+
+
+async def test_the_genuine_one_after_a_replayed_one_is_not_answered_by_its_check(
+    street: Street, meanwhile: Meanwhile
+) -> None:
+    """It lives was said before the user withdrew it: that is asked anew, and no token leaves between."""
+    await user(street)
+    await contested(street)
+
+    async def withdrawn() -> None:
+        street.github.dead.update({"acme user", "another"})
+        await contested(street, 1)
+
+    meanwhile(withdrawn)
+    assert await street.check() == 1
+    problem(await street.read("acme"), 409, "checking")
+    assert await street.check() == 1
+    assert await street.moved() == {"acme": {"user": "revoked"}}
+    [(_, data)] = await street.events("acme")
+    assert data["evidence"]["event"] == (await street.deliveries())[1]
