@@ -6,6 +6,7 @@ it trips once. Order of locks: connections, then this row, then the log.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -47,18 +48,22 @@ class Counted:
 
 
 MAKE = "INSERT INTO gateway.provider_conditions (provider) VALUES ($1) ON CONFLICT DO NOTHING"
-LOCK = "SELECT degraded_since, passed FROM gateway.provider_conditions WHERE provider = $1 FOR UPDATE"
+LOCK = "SELECT degraded_since, passed, error_class FROM gateway.provider_conditions WHERE provider = $1 FOR UPDATE"
 ADD = """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id, guarded)
          VALUES ($1, $2, gateway.now(), $3, $4, $5)"""
+# Connections, not failures: one dead token that is reported a thousand times makes nothing usual. What was guarded counts
+# for neither: canaries that find dead grants would trip it anew for as long as there are any.
 COUNT = """
 SELECT count(DISTINCT connection_id) FILTER (WHERE at > gateway.now() - make_interval(secs => $3)) AS connections,
        count(DISTINCT tenant_id) FILTER (WHERE at > gateway.now() - make_interval(secs => $3)) AS tenants,
-       count(*) FILTER (WHERE at <= gateway.now() - make_interval(secs => $3) AND NOT guarded) AS before
+       count(DISTINCT connection_id) FILTER (WHERE at <= gateway.now() - make_interval(secs => $3)) AS before
   FROM gateway.provider_failures
- WHERE provider = $1 AND error_class = $2 AND at > gateway.now() - make_interval(secs => $4)"""
+ WHERE provider = $1 AND error_class = $2 AND at > gateway.now() - make_interval(secs => $4) AND NOT guarded"""
 DEGRADE = """UPDATE gateway.provider_conditions SET degraded_since = gateway.now(), error_class = $2, failures = 1, passed = 0,
                     canary_at = gateway.now() + make_interval(secs => $3) WHERE provider = $1 RETURNING degraded_since"""
 WORSE = "UPDATE gateway.provider_conditions SET failures = failures + 1, passed = 0 WHERE provider = $1"
+DEGRADED = "SELECT true FROM gateway.provider_conditions WHERE provider = $1 AND degraded_since IS NOT NULL"
+WAITING = "SELECT EXISTS (SELECT FROM gateway.grant_checks WHERE provider = $1 AND waits)"
 PASS = "UPDATE gateway.provider_conditions SET passed = passed + 1 WHERE provider = $1"
 RECOVER = """UPDATE gateway.provider_conditions SET degraded_since = NULL, error_class = NULL, passed = 0 WHERE provider = $1
              RETURNING failures, gateway.now() AS at"""
@@ -76,11 +81,10 @@ async def failed(
     await tx.execute(MAKE, provider)
     row = await tx.fetchrow(LOCK, provider)
     assert row is not None
-    degraded = row["degraded_since"] is not None
-    await tx.execute(ADD, provider, error_class, tenant, connection, degraded)
-    if degraded:
+    if row["degraded_since"] is not None:  # counted, not kept: an outage has no end of them
         await tx.execute(WORSE, provider)
         return Counted(True)
+    await tx.execute(ADD, provider, error_class, tenant, connection, False)
     seen = await tx.fetchrow(COUNT, provider, error_class, limits.window_s, limits.usual_s)
     assert seen is not None
     counts = Counts(seen["connections"], seen["tenants"], seen["before"])
@@ -91,15 +95,29 @@ async def failed(
     return Counted(True, event("degraded", provider, event_id, since, said))
 
 
-async def passed(tx: Db, provider: str, event_id: UUID, limits: Limits = LIMITS) -> NewEvent | None:
-    """A check found a grant alive; the event to say, if with that the provider is well again."""
+async def passed(
+    tx: Db, provider: str, event_id: UUID, *, renewed: bool, limits: Limits = LIMITS
+) -> NewEvent | None:  # fmt: skip
+    """A grant was found alive; the event to say, if with that the provider is well again.
+
+    `renewed`: by its token endpoint; a call that the API takes says nothing of one that refuses everybody. Where nothing
+    waits there is nobody left to send as a canary, and one that passes is enough.
+    """
     row = await tx.fetchrow(LOCK, provider)
-    if row is None or row["degraded_since"] is None:
+    if row is None or row["degraded_since"] is None or (row["error_class"] == "refused" and not renewed):
         return None
-    if not guard.released(row["passed"] + 1, limits):
+    if not guard.released(row["passed"] + 1, limits) and await tx.fetchval(WAITING, provider):
         await tx.execute(PASS, provider)
         return None
     return await recover(tx, provider, row["degraded_since"], event_id)
+
+
+async def well(database: Database, provider: str, new_id: Callable[[], UUID], *, renewed: bool) -> None:
+    """`passed`, where the provider counts as unwell; and say it.    Raises: Unavailable."""
+    if await database.fetchval(DEGRADED, provider):
+        async with database.transaction() as tx:
+            if (event := await passed(tx, provider, new_id(), renewed=renewed)) is not None:
+                await append(tx, [event])
 
 
 async def recover(tx: Db, provider: str, since: datetime, event_id: UUID) -> NewEvent:
