@@ -52,12 +52,13 @@ SELECT last.seq AS end_seq, last.id AS end_id, EXISTS (SELECT FROM gateway.set_a
                       WHERE e.signal AND e.seq > $1 AND e.partitions && $2::smallint[] ORDER BY e.seq LIMIT $3) AS e ON true
  ORDER BY e.seq"""  # noqa: S608 - a constant
 BEFORE = f"""
-SELECT {COLUMNS} FROM gateway.events e
- WHERE e.signal AND e.seq < $1 AND (e.connections = '{{}}' OR $2 = ANY (e.connections)) AND e.integration_id = $3
+WITH session AS (SELECT max(s.created_at) AS began FROM gateway.connect_sessions s
+                  WHERE s.connection_id = $2 AND s.state = 'completed')
+SELECT {COLUMNS} FROM gateway.events e CROSS JOIN session
+ WHERE e.signal AND e.seq < $1 AND e.integration_id = $3
+   AND (e.connections = '{{}}' OR $2 = ANY (e.connections) AND session.began IS NOT NULL)
    AND e.accounts && ARRAY(SELECT a.account_hash FROM gateway.connection_accounts a WHERE a.connection_id = $2)
-   AND e.at >= coalesce((SELECT max(s.created_at) FROM gateway.connect_sessions s
-                          WHERE s.connection_id = $2 AND s.state = 'completed'),
-                        gateway.now() - make_interval(secs => $4))
+   AND e.at >= coalesce(session.began, gateway.now() - make_interval(secs => $4))
  ORDER BY e.seq"""  # noqa: S608 - likewise
 ACCOUNTS = """SELECT connection_id, account_hash FROM gateway.connection_accounts
                WHERE connection_id = ANY ($1::uuid[]) AND account_hash = ANY ($2::uuid[])"""
@@ -100,7 +101,7 @@ async def read(db: Db, after: int, partitions: Sequence[int], limit: int) -> Rea
 async def before(db: Db, seq: int, connection: UUID, integration: UUID) -> list[Marked]:
     """What came for its accounts while it was under way (PROTOCOLS 3).
 
-    It matched no connection then, or this one as it was before a reconnect: then it was heard of the former generation.
+    It matched no connection then, or this one as it was before its reconnect, and was heard of the former generation.
     """
     return [_marked(row) for row in await db.fetch(BEFORE, seq, connection, integration, LOOK_BACK_S)]
 
