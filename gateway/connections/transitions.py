@@ -39,6 +39,7 @@ from gateway.stream.append import NewEvent
 ANEW: frozenset[Signal] = frozenset({"authorized", "narrowed", "left", "closed"})
 # These say anew why the grant is in its state, also where the state stays.
 TELLING: frozenset[Signal] = frozenset({"authorized", "narrowed", "refreshed", "scopes_lost", "doubted", "left"})
+CHECKED: frozenset[State] = frozenset({"active", "suspect", "suspended"})  # in others nothing is in doubt
 CONFIRM_AFTER_S = 600.0  # a terminal answer during an outage is not proof: a second one, this much later, is
 WAITED_S = 60.0
 
@@ -285,7 +286,7 @@ class _Work:
 
     def _contest(self, move: Move, stand: _Stand) -> Applied:
         """No token leaves from this commit on, where the signal says that none should; a check decides."""
-        if stand.state not in ("active", "suspect", "suspended"):
+        if stand.state not in CHECKED:
             return self._noted(move, stand, "contested")  # none leaves, and nothing could tell: a consent is due anyway
         if move.signal in ("revoked", "suspended"):
             stand.contested = True
@@ -332,17 +333,12 @@ class _Work:
             if move.again_in_s is not None and to == "suspect":
                 self._ask(move, "rejected" if move.failure and move.failure.error_class == "rejected" else "refused",
                           move.again_in_s)  # fmt: skip
-        elif (
-            move.signal in ANEW
-            or to in ("revoked", "closed")
-            or move.signal in ("refused", "ran_out")
-            or _acquits(move)
-        ):
+        elif move.signal in ANEW or to not in CHECKED or _acquits(move):
             self._drops.add(name)
             if stand.contested:
                 stand.contested = False
                 self._changed.add(name)
-        elif move.signal in ("refreshed", "scopes_lost") and not stand.contested:
+        elif move.signal == "refreshed" and not stand.contested:
             self._drops.add(name)
 
     def _ask(self, move: Move, why: Why, due_in_s: float, *, waits: bool = False) -> None:
