@@ -106,6 +106,7 @@ class _Stand:
     generation: int
     token_version: int
     alive_at: datetime
+    came_at: datetime | None  # of one that was never proven alive here: `fences.weigh`
     contested: bool
 
 
@@ -181,14 +182,20 @@ class _Work:
         self.connections = {one.id: one for one in connections}
         self._stands: dict[tuple[UUID, str | None], _Stand] = {
             (g.connection_id, g.access_profile): _Stand(
-                g.state, g.reason, g.generation, g.token_version, g.alive_at, g.contested
+                g.state,
+                g.reason,
+                g.generation,
+                g.token_version,
+                g.alive_at,
+                g.granted_at if g.alive_at == grants.NEVER else None,
+                g.contested,
             )
             for g in held
         }
         bare = set(self.connections) - {g.connection_id for g in held}
         for id in bare:
             one = self.connections[id]
-            self._stands[id, None] = _Stand(one.state, one.reason, 1, 1, one.created_at, False)
+            self._stands[id, None] = _Stand(one.state, one.reason, 1, 1, one.created_at, None, False)
         self._entries: list[Entry] = []
         self._changed: set[tuple[UUID, str | None]] = set()
         self._asks: dict[tuple[UUID, str], Ask] = {}
@@ -218,8 +225,9 @@ class _Work:
                 return Applied("already")
             heard.add(said)
         weight = weigh(
-            move.fence, generation=stand.generation, token_version=stand.token_version, alive_at=stand.alive_at
-        )
+            move.fence, generation=stand.generation, token_version=stand.token_version, alive_at=stand.alive_at,
+            came_at=stand.came_at,
+        )  # fmt: skip
         if weight == "stale":
             return self._noted(move, stand, "stale")
         stepped = step(stand.state, move.signal)
@@ -267,7 +275,7 @@ class _Work:
         name = (move.connection, move.access_profile)
         if name not in self._stands and move.save is not None and move.signal in ("authorized", "narrowed"):
             created_at = self.connections[move.connection].created_at
-            self._stands[name] = _Stand("pending", None, 0, 0, created_at, False)
+            self._stands[name] = _Stand("pending", None, 0, 0, created_at, None, False)
         return self._stands.get(name)
 
     async def _guarded(self, move: Move, failure: Failure) -> bool:
