@@ -172,6 +172,7 @@ class Gateway:
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        await asyncio.gather(*(checker.close() for checker in self.checkers.values()))
         await asyncio.gather(self._write_notes(), *map(_left, self._followers))
         await self.catalog.close()
         await self.published_keys.close()
@@ -192,7 +193,7 @@ class Gateway:
             pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
 
     async def _checks_of(self, checker: Checker) -> None:
-        await every(CHECKS_EVERY_S, checker.run_once, name="checks", wake=checker.wake)
+        await every(CHECKS_EVERY_S, checker.begin, name="checks", wake=checker.wake)
 
     def repeat(self, interval_s: float, run_once: Callable[[], Awaitable[object]], *, name: str) -> None:
         """One more background loop, of a package above this one; it ends with the gateway."""

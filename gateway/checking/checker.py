@@ -11,7 +11,7 @@ At one provider a bounded number is under way. While one is unwell (the guard), 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Literal
 from uuid import UUID
@@ -56,14 +56,42 @@ class Checker:
         self._clock, self._new_id = clock, new_id
         self.wake = asyncio.Event()  # set by whoever in this process has asked for a check
         self._turns: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+        self._tasks: set[asyncio.Task[Verdict]] = set()
+        self._busy: Counter[str] = Counter()
 
     async def run_once(self) -> int:
-        """Run what is due, and canaries; how many checks there were.    Raises: Unavailable."""
-        claimed = [*await store.canaries(self._region.database), *await store.due(self._region.database, BATCH)]
-        results = await asyncio.gather(*(self._run(check) for check in claimed), return_exceptions=True)
-        for failed in (one for one in results if isinstance(one, BaseException)):
-            log.warning("check.failed", error=type(failed).__name__)  # its lease ends, and it comes again
-        return len(claimed)
+        """Run what is due, and canaries, to the end; how many checks there were.    Raises: Unavailable."""
+        begun = await self.begin()
+        await asyncio.gather(*begun, return_exceptions=True)
+        return len(begun)
+
+    async def begin(self) -> list[asyncio.Task[Verdict]]:
+        """Begin what is due, and canaries: a provider that is slow holds up no other's checks.    Raises: Unavailable."""
+        busy = [provider for provider, number in self._busy.items() if number >= AT_ONCE]
+        database = self._region.database
+        return [
+            self._begun(check) for check in [*await store.canaries(database), *await store.due(database, BATCH, busy)]
+        ]
+
+    async def close(self) -> None:
+        """What is under way is left: its leases end."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begun(self, check: Check) -> asyncio.Task[Verdict]:
+        task = asyncio.create_task(self._run(check), name="check")
+        self._tasks.add(task)
+        self._busy[check.provider] += 1
+        task.add_done_callback(lambda ended: self._ended(check.provider, ended))
+        return task
+
+    def _ended(self, provider: str, task: asyncio.Task[Verdict]) -> None:
+        self._tasks.discard(task)
+        self._busy[provider] -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("check.failed", error=type(error).__name__)  # its lease ends, and it comes again
 
     async def run(self, connection: UUID, access_profile: str) -> Verdict:
         """Run the check of one grant now, if there is one and nobody is at it.    Raises: Unavailable."""
@@ -71,7 +99,11 @@ class Checker:
         return "busy" if check is None else await self._run(check)
 
     async def _run(self, check: Check) -> Verdict:
-        async with self._turns[check.provider]:
+        turn = self._turns[check.provider]
+        waits = turn.locked()
+        async with turn:
+            if waits and not await store.renewed(self._region.database, check):
+                return "overtaken"
             due = await self._look(check)
             if due is None:
                 return "overtaken"

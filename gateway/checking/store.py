@@ -6,6 +6,7 @@ asked anew (`connections.checks.ask` moves the fence on) decides nothing. Leases
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -51,7 +52,7 @@ ONE = f"""{TAKE} AND k.connection_id = $1 AND k.access_profile = $2 AND NOT k.wa
 # FOR UPDATE SKIP LOCKED: whoever changes the connection holds the row, and will say what comes of it.
 DUE = f"""{TAKE} AND (k.connection_id, k.access_profile) IN (
             SELECT d.connection_id, d.access_profile FROM gateway.grant_checks d
-             WHERE NOT d.waits AND d.due_at <= gateway.now() AND d.lease_until <= gateway.now()
+             WHERE NOT d.waits AND d.due_at <= gateway.now() AND d.lease_until <= gateway.now() AND d.provider <> ALL ($2::text[])
              ORDER BY d.due_at LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING {COLUMNS}"""  # noqa: S608 - likewise
 # One that has failed is asked again when it is due: a few that are dead must not be all that is ever asked.
 CANARY = f"""WITH turn AS (
@@ -63,6 +64,8 @@ CANARY = f"""WITH turn AS (
                  WHERE d.provider = turn.provider AND d.waits AND d.lease_until <= gateway.now()
                    AND (d.tries = 0 OR d.due_at <= gateway.now())
                  ORDER BY d.due_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS d) RETURNING {COLUMNS}"""  # noqa: S608 - likewise
+RENEW = f"""UPDATE gateway.grant_checks SET lease_until = gateway.now() + make_interval(secs => {LEASE_S})
+             WHERE connection_id = $1 AND access_profile = $2 AND fence = $3 RETURNING true"""  # noqa: S608 - a constant
 HOLDS = (
     "SELECT true FROM gateway.grant_checks WHERE connection_id = $1 AND access_profile = $2 AND fence = $3 FOR UPDATE"
 )
@@ -78,14 +81,19 @@ async def one(db: Db, connection_id: UUID, access_profile: str) -> Check | None:
     return None if row is None else _check(row)
 
 
-async def due(db: Db, limit: int) -> list[Check]:
-    """Some that are due."""
-    return [_check(row) for row in await db.fetch(DUE, limit)]
+async def due(db: Db, limit: int, busy: Sequence[str] = ()) -> list[Check]:
+    """Some that are due, at other providers than these."""
+    return [_check(row) for row in await db.fetch(DUE, limit, list(busy))]
 
 
 async def canaries(db: Db, limits: Limits = LIMITS) -> list[Check]:
     """One for each provider that is unwell and whose turn it is."""
     return [_check(row) for row in await db.fetch(CANARY, limits.canary_s)]
+
+
+async def renewed(db: Db, check: Check) -> bool:
+    """Is it still ours, after it has waited for its turn? Its lease begins anew."""
+    return bool(await db.fetchval(RENEW, *check.name, check.fence))
 
 
 async def holds(tx: Db, check: Check) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,12 +11,15 @@ from starlette.responses import JSONResponse
 
 from gateway.checking.asking import Asking
 from gateway.checking.checker import RESUMED_TRIES
+from gateway.checking.store import Check
 from gateway.connections import transitions
 from gateway.connections.fences import Fence
 from gateway.connections.telling import Because
 from gateway.connections.transitions import Move
 from tests.follower.conftest import Street
 from tests.follower.test_contested import REVOKED, user
+from tests.follower.test_payload_to_event import TEAM
+from tests.follower.test_repeated import uninstalled
 from tests.providers.signal_samples import github_installation
 from tests.web.conftest import problem
 
@@ -133,3 +137,29 @@ async def test_scopes_that_are_lost_meanwhile_leave_nothing_contested(street: St
         await transitions.apply(tx, [move], street.gateway.new_id)
     grant = await street.grant("acme", "user")
     assert (grant.state, grant.contested, await street.checks()) == ("reauth_required", False, 0)
+
+
+async def test_a_provider_that_does_not_answer_holds_up_no_others_checks(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contested grants of others are decided meanwhile."""
+    asking, answers = Asking.ask, asyncio.Event()
+
+    async def ask(self: Asking, check: Check, due: Any) -> Any:
+        if check.provider == "github":
+            await answers.wait()
+        return await asking(self, check, due)
+
+    monkeypatch.setattr(Asking, "ask", ask)
+    await user(street)
+    await contested(street)
+    [hangs] = await street.gateway.checkers["default"].begin()
+    await street.connected("globex", "globex", "slack", (f"team:{TEAM}",), "bot", refresh=None)
+    await street.reconnected("globex", "bot", refresh=None)
+    await street.deliver(uninstalled((await street.now()).timestamp()))
+    await street.follow()
+    street.slack.dead.add("globex bot 2")
+    assert await street.check() == 1
+    assert (await street.moved(), hangs.done()) == ({"globex": {"bot": "revoked"}}, False)
+    answers.set()
+    assert await hangs == "alive"
