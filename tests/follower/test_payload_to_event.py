@@ -110,7 +110,7 @@ def _renamed(sample: Sample, event_id: str) -> Sample:
 async def test_a_github_user_takes_the_authorization_back(street: Street) -> None:
     """The installation's own token does not come from that user. No time is signed: a check confirms it."""
     await at_github(street)
-    street.github.dead.add("acme user")
+    street.github.dead.update({"acme user", "another"})  # "another" refreshes it
     await street.deliver(github("github_app_authorization", action="revoked"))
     await street.follow()
     assert await street.check() == 1
