@@ -227,7 +227,13 @@ class Story:
         path, gateway = await self.connected(end_user_id="u-3"), self.town.gateway
         connection = ids.parse(ids.CONNECTION, path.rpartition("/")[2])
         assert connection is not None
-        await declare(self.town, "chat", provider="slack", settings={}, signing_secrets=[self.hex("signing secret")])
+        chat: dict[str, Any] = {
+            "provider": "slack",
+            "settings": {},
+            "access_profiles": {},
+            "client_secrets": [self.ascii("client secret")],
+        }
+        await declare(self.town, "chat", signing_secrets=[self.hex("signing secret")], **chat)
         aside = ids.show(ids.EVENT, await set_aside(gateway, "chat", "tokens_revoked", connection))
         await unwell(gateway, "gitlab")
         for page in (f"{path}/history", "/v1/set-aside", "/v1/providers"):
