@@ -14,7 +14,9 @@ from gateway.checking.asking import Asking
 from gateway.checking.checker import Checker
 from gateway.checking.reports import Reports
 from gateway.clock import Clock, SystemClock
-from gateway.connections import conditions
+from gateway.connections import conditions, expiring
+from gateway.connections.expiring import Expiring
+from gateway.connections.retention import Retention
 from gateway.database import AWAY, Database
 from gateway.ending.worker import Worker
 from gateway.endpoints.cache import EndpointCache
@@ -146,6 +148,16 @@ class Gateway:
             *(asyncio.create_task(follower.follow(), name="follower") for follower in self._followers),
             *(asyncio.create_task(self._checks_of(self.checkers[r.name])) for r in self.regions),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
+            *(
+                asyncio.create_task(
+                    every(UPKEEP_EVERY_S, Retention(r.database, self.settings.history_days).run_once, name="retention")
+                )
+                for r in self.regions
+            ),
+            *(
+                asyncio.create_task(every(expiring.EVERY_S, self.expiring(r).run_once, name="expiring"))
+                for r in self.regions
+            ),
         ]
         if self.bao is not None:
             self._loops.append(asyncio.create_task(every(openbao.RENEW_EVERY_S, self.bao.run_once, name="openbao")))
@@ -235,6 +247,10 @@ class Gateway:
         """What revokes tokens of connections that ended there."""
         url = self.settings.public_url
         return Worker(region, self.regions, self.control, self.catalog, self.outbound, url, self.clock)
+
+    def expiring(self, region: Region) -> Expiring:
+        """What tells of grants there that only a reconnect will keep."""
+        return Expiring(region.database, self.settings.expiring_soon_days, self.new_id)
 
     async def look_for_restores(self) -> None:
         """Set aside what must not be refreshed if a database was put back to an earlier point."""

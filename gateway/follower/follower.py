@@ -123,10 +123,8 @@ class Follower:
         place = (read.events[-1].seq, read.events[-1].id) if full else read.end
         try:
             await self._done(events, place)
-        except PASSING:
-            raise
-        except Exception as error:  # whatever it is, it is one event's fault, and must not hold up the others
-            if isinstance(error, asyncpg.PostgresError) and error.sqlstate[:2] not in OFFENCES:
+        except Exception as error:
+            if not _is_an_events(error):
                 raise
             if len(events) <= 1:
                 await self._done([], place, aside=[(event, type(error).__name__) for event in events])
@@ -181,21 +179,33 @@ class Follower:
 
     async def _redrive(self) -> int:
         """Try one again that was set aside, where somebody has asked for it. Its original time passes the fences."""
-        database = self._region.database
-        async with database.transaction() as tx:
-            found = await store.wanted(tx)
-            if found is None:
-                return 0
-            event_id, event = found
-            if event is None:
-                await store.done(tx, event_id)
-                log.warning("follower.redrive_gone", hint="retention has dropped the event")
-                return 1
-            connections = frozenset(event.connections) or await self._meaning.resolved(tx, event)
-            (meant,) = await self._meaning.of(tx, [(event, connections)])
-            if meant.error is not None:
-                await store.set_aside(tx, event, meant.error)
-            else:
-                await store.done(tx, event_id)
-                await self._tell(tx, [meant])
+        database, event = self._region.database, None
+        try:
+            async with database.transaction() as tx:
+                found = await store.wanted(tx)
+                if found is None:
+                    return 0
+                event_id, event = found
+                if event is None:
+                    await store.done(tx, event_id)
+                    log.warning("follower.redrive_gone", hint="retention has dropped the event")
+                    return 1
+                connections = frozenset(event.connections) or await self._meaning.resolved(tx, event)
+                (meant,) = await self._meaning.of(tx, [(event, connections)])
+                if meant.error is not None:
+                    await store.failed(tx, event.id, meant.error)
+                else:
+                    await store.done(tx, event_id)
+                    await self._tell(tx, [meant])
+        except Exception as error:  # else it would be tried for ever, before all that comes behind it
+            if event is None or not _is_an_events(error):
+                raise
+            await store.failed(database, event.id, type(error).__name__)
         return 1
+
+
+def _is_an_events(error: Exception) -> bool:
+    """Is it one event's fault, which must not hold up the others, and no affair of the database's?"""
+    if isinstance(error, asyncpg.PostgresError):
+        return error.sqlstate[:2] in OFFENCES
+    return not isinstance(error, PASSING)

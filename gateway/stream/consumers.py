@@ -28,6 +28,7 @@ from gateway.stream.epoch import Log, look
 from gateway.stream.read import at_time, check_log, earliest, latest
 
 PARTITIONS = 64
+OURS = "posthouse."  # how the names of our own consumers begin: whoever led them astray would lose revocations
 
 MAKE = "INSERT INTO gateway.consumers (name, created_at) VALUES ($1, gateway.now()) ON CONFLICT DO NOTHING"
 MAKE_PARTITIONS = """INSERT INTO gateway.consumer_partitions (consumer, partition, cursor_seq, cursor_mark, fence)
