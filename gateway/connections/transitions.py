@@ -252,7 +252,7 @@ class _Work:
             for (id, profile), one in self._stands.items() if (id, profile) in self._changed and profile is not None
         })  # fmt: skip
         await grants.shred(tx, self._shreds)
-        await checks.drop(tx, list(self._drops - self._asks.keys()))
+        await checks.drop(tx, list(self._drops))
         await checks.ask(tx, list(self._asks.values()))
         await history.add(tx, self._entries)
         own = {
@@ -332,23 +332,27 @@ class _Work:
             if move.again_in_s is not None and to == "suspect":
                 self._ask(move, "rejected" if move.failure and move.failure.error_class == "rejected" else "refused",
                           move.again_in_s)  # fmt: skip
-        elif (
-            move.signal in ANEW
-            or to in ("revoked", "closed")
-            or move.signal in ("refused", "ran_out")
-            or _acquits(move)
-        ):
+        elif self._decides(move, stand, to):
             self._drops.add(name)
+            self._asks.pop(name, None)
             if stand.contested:
                 stand.contested = False
                 self._changed.add(name)
-        elif move.signal in ("refreshed", "scopes_lost") and not stand.contested:
-            self._drops.add(name)
+
+    def _decides(self, move: Move, stand: _Stand, to: State) -> bool:
+        """Is nothing left to be asked? What a verified message says is asked about while the grant may still be let go on."""
+        if move.signal in ANEW or _acquits(move) or move.confirms:
+            return True
+        if to in ("revoked", "closed", "reauth_required"):
+            return True
+        return move.signal in ("refreshed", "scopes_lost", "refused", "ran_out") and not stand.contested
 
     def _ask(self, move: Move, why: Why, due_in_s: float, *, waits: bool = False) -> None:
         assert move.access_profile is not None
         name = (move.connection, move.access_profile)
-        contested = why == "contested"
+        contested, before = why == "contested", self._asks.get(name)
+        if before is not None and before.why == "contested" and (not contested or before.signal == "revoked"):
+            return  # that is the graver question
         self._asks[name] = Ask(
             connection_id=move.connection, access_profile=move.access_profile, provider=move.provider, why=why,
             signal=move.signal if contested else None, reason=move.reason or move.because.cause,
