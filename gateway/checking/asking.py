@@ -62,6 +62,8 @@ class Asking:
             return probed if probed.answer == "alive" or check.why == "contested" else await self._renewed(due, probed)
         if not self._may_refresh(due):
             return probed
+        if check.why == "hint" and _is_new(due):
+            return Found(answer="too_new")
         return await self._refreshed(due, doubts=check.why != "contested")
 
     async def _scopes(self, due: Due) -> Found:
@@ -69,7 +71,7 @@ class Asking:
         probed = await self._probed(due)
         if probed.scopes is not None or not self._may_refresh(due):
             return probed
-        if due.stored.grant.kind == "code" and (due.stored.age_s is None or due.stored.age_s < NEW_S):
+        if due.stored.grant.kind == "code" and _is_new(due):
             return Found(answer="too_new")
         return await self._refreshed(due, doubts=True)
 
@@ -77,7 +79,7 @@ class Asking:
         """The access token is of no use: a refresh mends it, or says that the grant is dead."""
         if not self._may_refresh(due):
             return probed
-        if probed.answer == "no_means" and (due.stored.age_s is None or due.stored.age_s < NEW_S):
+        if probed.answer == "no_means" and _is_new(due):
             return Found(answer="too_new")
         return await self._refreshed(due, doubts=True)
 
@@ -118,3 +120,8 @@ class Asking:
 
     def _now(self) -> datetime:
         return self._clock.now()
+
+
+def _is_new(due: Due) -> bool:
+    """Its token set came a moment ago, and that says as much as another one would."""
+    return due.stored.age_s is None or due.stored.age_s < NEW_S

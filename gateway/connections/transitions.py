@@ -126,7 +126,7 @@ async def apply(
     work = await _Work.begin(tx, concerned, new_id)
     work.words.update(words or {})
     said = [*(move.because.evidence for move in moves), *(hint.because.evidence for hint in hints)]
-    heard = await history.heard(tx, {one for one in said if one is not None}, list(work.connections))
+    heard: set[object] = {*await history.heard(tx, {one for one in said if one is not None}, list(work.connections))}
     applied = [await work.move(move, heard) for move in moves]
     for hint in hints:
         work.hint(hint, heard)
@@ -205,12 +205,14 @@ class _Work:
             raise NotFound("There is no such connection.")
         return cls(tx, connections, await grants.of(tx, wanted), new_id)
 
-    async def move(self, move: Move, heard: Collection[object]) -> Applied:
+    async def move(self, move: Move, heard: set[object]) -> Applied:
         """One signal, as far as the history; `end` writes what it came to."""
         name = (move.connection, move.access_profile)
         said = (move.because.evidence, *name, move.signal)
-        if not move.confirms and said in heard:
-            return Applied("already")
+        if move.because.evidence is not None and not move.confirms:
+            if said in heard:
+                return Applied("already")
+            heard.add(said)
         stand = self._stand(move)
         if stand is None:
             return Applied("absent")

@@ -29,8 +29,8 @@ from gateway.stream.consumers import Leased, partition_of
 from gateway.stream.cursor import mark_of
 
 NAME = "posthouse.lifecycle"
-LEASE_S = 5.0  # after a crash somebody else goes on within this
-RENEW_S = 1.5
+LEASE_S = 6.0  # after a crash somebody else goes on within this
+RENEW_S = 2.5
 BATCH = 100  # events of one transaction: it holds the locks of their connections
 IDLE_S = 5.0  # how often cursors are moved past what is not marked
 PACE_S = 0.005  # between two reads: every commit wakes us, and many are of nothing for us
@@ -78,11 +78,11 @@ class Follower:
     async def run_once(self) -> int:
         """One batch; how many events it held.    Raises: Unavailable."""
         await self._lease()
-        done = await self._redrive()
         if not self._held:
-            return done
+            return 0
         after = min(one.cursor.seq for one in self._held.values())
         read = await store.read(self._region.database, after, sorted(self._held), BATCH)
+        done = await self._redrive() if read.redrive else 0
         due = [(event, where) for event in read.events if (where := self._due(event))]
         if due or (read.end is not None and self._may_move(read)):
             try:
@@ -119,7 +119,7 @@ class Follower:
                 await self._done([], place, aside=[(event, type(error).__name__) for event in events])
                 return
             for event in events:
-                await self._work(Read([event], (event.seq, event.id)), [event])
+                await self._work(Read([event], (event.seq, event.id), False), [event])
             await self._done([], place)
 
     async def _done(

@@ -57,6 +57,7 @@ class Meaning:
 
     async def of(self, db: Db, events: Sequence[tuple[Marked, frozenset[UUID]]]) -> list[Meant]:
         """What these events mean for the connections that are named beside each.    Raises: Unavailable."""
+        await self._know({event.integration_id for event, _ in events})
         meant = [Meant(event, connections) for event, connections in events]
         heard = [one for one in map(self._heard, meant) if one is not None]
         concerned = {connection for one in heard for connection in one.meant.connections}
@@ -71,6 +72,11 @@ class Meaning:
             for signal in one.signals:
                 self._aim(one, signal, held, accounts)
         return meant
+
+    async def _know(self, integrations: set[UUID | None]) -> None:
+        """Look once more before an integration is taken for removed: another process may have declared it just now."""
+        if any(id is not None and self._catalog.integration_by_id(id) is None for id in integrations):
+            await self._catalog.refresh()
 
     async def resolved(self, db: Db, event: Marked) -> frozenset[UUID]:
         """The connections of an event that matched none when it came.    Raises: Unavailable."""

@@ -41,11 +41,12 @@ class Read:
 
     events: Sequence[Marked]
     end: tuple[int, UUID] | None
+    redrive: bool  # something that was set aside is to be tried again
 
 
 COLUMNS = "e.seq, e.id, e.type, e.time, e.integration_id, e.connections, e.partitions, e.accounts, e.content_type, e.delivery, e.data"
 READ = f"""
-SELECT last.seq AS end_seq, last.id AS end_id, e.*
+SELECT last.seq AS end_seq, last.id AS end_id, EXISTS (SELECT FROM gateway.set_aside WHERE redrive) AS end_redrive, e.*
   FROM (SELECT seq, id FROM gateway.events ORDER BY seq DESC LIMIT 1) AS last
   LEFT JOIN LATERAL (SELECT {COLUMNS} FROM gateway.events e
                       WHERE e.signal AND e.seq > $1 AND e.partitions && $2::smallint[] ORDER BY e.seq LIMIT $3) AS e ON true
@@ -90,9 +91,9 @@ async def read(db: Db, after: int, partitions: Sequence[int], limit: int) -> Rea
     """Marked events of these partitions behind `after`."""
     rows = await db.fetch(READ, after, list(partitions), limit)
     if not rows:
-        return Read((), None)
+        return Read((), None, False)
     end = (rows[0]["end_seq"], rows[0]["end_id"])
-    return Read([_marked(row) for row in rows if row["seq"] is not None], end)
+    return Read([_marked(row) for row in rows if row["seq"] is not None], end, rows[0]["end_redrive"])
 
 
 async def unmatched_before(db: Db, seq: int, connection: UUID, integration: UUID) -> list[Marked]:
