@@ -56,6 +56,10 @@ def jwks(*secrets: bytes) -> dict[str, dict[str, Any]]:
 PUBLISHED = jwks(*_RSA[:2], b"ec-key-new", b"ec-key-old")
 
 
+def _sealed(body: bytes, secret: bytes, now: datetime) -> bytes:
+    return sealed(body, secret)
+
+
 def sealed(body: bytes, secret: bytes, **header: Any) -> bytes:
     """The token that says `body`; `header` is put over its own."""
     algorithm, kid, key = key_of(secret)
@@ -118,7 +122,7 @@ SIGNERS: dict[str, Signer] = {
         ),
         headers=pushed,
         fresh=google_event,
-        sealed=sealed,
+        sealed=_sealed,
         told=told,
         signs_time=False,
         client_id=GOOGLE_CLIENT,
@@ -132,7 +136,7 @@ SIGNERS: dict[str, Signer] = {
         bodies=(ssf_event(), ssf_event("1", CAEP + "credential-change", subject={"format": "email", "email": "Z@Example.com"})),
         headers=pushed,
         fresh=ssf_event,
-        sealed=sealed,
+        sealed=_sealed,
         told=told,
         signs_time=False,
         settings={
@@ -149,7 +153,7 @@ SIGNERS: dict[str, Signer] = {
         bodies=(ssf_event(), ssf_event("1", OAUTH + "token-revoked", subject=by_token())),
         headers=pushed,
         fresh=ssf_event,
-        sealed=sealed,
+        sealed=_sealed,
         told=told,
         signs_time=False,
         settings={
