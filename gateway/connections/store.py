@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
+
 from gateway import ids
 from gateway.connections.states import State
 from gateway.database import Db
@@ -257,4 +259,4 @@ async def known_by(db: Db, integration_id: UUID, accounts: Collection[UUID]) -> 
 
 
 def _connection(row: Any) -> Connection:
-    return Connection(**{**dict(row), "labels": json.loads(row["labels"])})
+    return Connection(**{**dict(row), "labels": orjson.loads(row["labels"])})

@@ -268,12 +268,15 @@ class _Work:
         """The connections that something is said of, and their grants, where nothing but states has changed."""
         if self.saves:
             return None
-        held = [grant for grant in self._held if grant.connection_id in self.words]
-        stands = [self._stands[grant.connection_id, grant.access_profile] for grant in held]
-        return [one for one in self.connections.values() if one.id in self.words], [
-            replace(grant, state=now.state, reason=now.reason, contested=now.contested)
-            for grant, now in zip(held, stands, strict=True)
-        ]
+        held = [self._now(grant) for grant in self._held if grant.connection_id in self.words]
+        return [one for one in self.connections.values() if one.id in self.words], held
+
+    def _now(self, grant: Grant) -> Grant:
+        name = (grant.connection_id, grant.access_profile)
+        if name not in self._changed:
+            return grant
+        now = self._stands[name]
+        return replace(grant, state=now.state, reason=now.reason, contested=now.contested)
 
     def _stand(self, move: Move) -> _Stand | None:
         """How its grant stands; one that a consent is about to make is `pending`."""
