@@ -104,9 +104,11 @@ class Database:
             raise Unavailable("the database is away") from error
 
     @asynccontextmanager
-    async def transaction(self, isolation: str = "read_committed") -> AsyncIterator[Db]:
+    async def transaction(
+        self, isolation: str = "read_committed", limit_s: float | None = None
+    ) -> AsyncIterator[Db]:  # fmt: skip
         """One connection in a transaction: committed at the end of the block, rolled back by an exception."""
-        async with self.acquire() as connection, cast(Any, connection).transaction(isolation=isolation):
+        async with self.acquire(limit_s) as connection, cast(Any, connection).transaction(isolation=isolation):
             yield connection
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Any]:

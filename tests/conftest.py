@@ -20,8 +20,8 @@ from tests.clock import FakeClock
 # Tests that load the whole machine, measure its memory, or hold us to seconds. The others share it (`make test`): one
 # that starts processes waits for what they say, however long that takes, on ports and in folders of its own.
 ALONE = (
-    "tests/benchmarks/", "tests/client/test_killed_workers.py", "tests/faults/test_chaos.py",
-    "tests/faults/test_database_away.py", "tests/faults/test_large_bodies.py", "tests/vault/test_bench_rotate.py",
+    "tests/benchmarks/", "tests/client/test_killed_workers.py", "tests/demo/", "tests/embedded/", "tests/faults/",
+    "tests/fuzz/", "tests/vault/test_bench_rotate.py",
 )  # fmt: skip
 
 

@@ -124,8 +124,8 @@ async def twin(db: Db, new: NewConnection) -> UUID | None:
 KNOW = """UPDATE gateway.connections SET subject_hash = $2, external_id = coalesce(external_id, $3), updated_at = gateway.now()
            WHERE id = $1"""
 OTHERS = "DELETE FROM gateway.connection_accounts WHERE connection_id = $1 AND account_hash <> ALL ($2::uuid[])"
-UNMARK = """DELETE FROM gateway.connection_accounts a WHERE connection_id = $1 AND mark AND NOT EXISTS (
-              SELECT FROM gateway.grants g WHERE g.connection_id = $1 AND a.account_hash = ANY (g.marks))"""
+UNMARK = """DELETE FROM gateway.connection_accounts a WHERE connection_id = ANY ($1::uuid[]) AND mark AND NOT EXISTS (
+              SELECT FROM gateway.grants g WHERE g.connection_id = a.connection_id AND a.account_hash = ANY (g.marks))"""
 MARK = """INSERT INTO gateway.connection_accounts (integration_id, account_hash, connection_id, mark)
           SELECT DISTINCT c.integration_id, m, c.id, true
             FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id CROSS JOIN unnest(g.marks) AS m
@@ -150,9 +150,9 @@ async def know(
 
 async def mark(tx: Db, connections: Collection[UUID]) -> None:
     """Let deliveries that name a token of these connections find them by it, and by no token of before."""
-    for id in connections:
-        await tx.execute(UNMARK, id)
-    await tx.execute(MARK, list(connections))
+    if connections:
+        await tx.execute(UNMARK, list(connections))
+        await tx.execute(MARK, list(connections))
 
 
 ACCOUNTS_OF = "SELECT account_hash FROM gateway.connection_accounts WHERE connection_id = $1 AND NOT mark"

@@ -37,7 +37,7 @@ from gateway.stream.append import NewEvent
 # With these the grant is another one than before: whatever was in doubt was about the old one.
 ANEW: frozenset[Signal] = frozenset({"authorized", "narrowed", "left", "closed"})
 # These say anew why the grant is in its state, also where the state stays.
-TELLING: frozenset[Signal] = frozenset({"authorized", "narrowed", "refreshed", "scopes_lost", "doubted"})
+TELLING: frozenset[Signal] = frozenset({"authorized", "narrowed", "refreshed", "scopes_lost", "doubted", "left"})
 CONFIRM_AFTER_S = 600.0  # a terminal answer during an outage is not proof: a second one, this much later, is
 WAITED_S = 60.0
 
@@ -320,7 +320,7 @@ class _Work:
             self.saves = True
             await move.save(to, reason)
             stand.generation, stand.token_version = move.made or (stand.generation, stand.token_version)
-        refuted = stand.contested and move.signal == "acquitted"
+        refuted = stand.contested and _acquits(move)
         self._settle_doubt(move, stand, to)
         outcome: Outcome = "stays" if to == before else "moved"
         if refuted and outcome == "stays":
@@ -350,7 +350,12 @@ class _Work:
             if move.again_in_s is not None and to == "suspect":
                 self._ask(move, "rejected" if move.failure and move.failure.error_class == "rejected" else "refused",
                           move.again_in_s)  # fmt: skip
-        elif move.signal in ANEW or to in ("revoked", "closed") or move.signal in ("acquitted", "refused", "ran_out"):
+        elif (
+            move.signal in ANEW
+            or to in ("revoked", "closed")
+            or move.signal in ("refused", "ran_out")
+            or _acquits(move)
+        ):
             self._drops.add(name)
             if stand.contested:
                 stand.contested = False
@@ -383,6 +388,11 @@ class _Work:
             occurred_at=because.occurred_at, generation=stand.generation or None,
             token_version=stand.token_version or None, state_before=stand.state, state_after=to,
         )  # fmt: skip
+
+
+def _acquits(move: Move) -> bool:
+    """A probe's word; an operator's (who lets go what a restore has set aside) proves nothing of what is in doubt."""
+    return move.signal == "acquitted" and move.because.source != "operator"
 
 
 def _entry(

@@ -28,6 +28,7 @@ from gateway.stream.epoch import Log, look
 from gateway.stream.read import at_time, check_log, earliest, latest
 
 PARTITIONS = 64
+OURS = "posthouse."  # how the names of our own consumers begin: whoever led them astray would lose revocations
 
 MAKE = "INSERT INTO gateway.consumers (name, created_at) VALUES ($1, gateway.now()) ON CONFLICT DO NOTHING"
 MAKE_PARTITIONS = """INSERT INTO gateway.consumer_partitions (consumer, partition, cursor_seq, cursor_mark, fence)
@@ -152,9 +153,9 @@ def shares(held: Mapping[str, int], wanting: Iterable[str]) -> dict[str, int]:
     return {worker: each + (place < more) for place, worker in enumerate(workers)}
 
 
-async def leave(database: Database, name: str, worker: str) -> None:
+async def leave(database: Database, name: str, worker: str, limit_s: float | None = None) -> None:
     """Give back everything and want nothing more: the others need not wait for the lease to end."""
-    async with database.transaction() as db:
+    async with database.transaction(limit_s=limit_s) as db:
         await db.fetchrow(LOCK, name)
         held = await db.fetch(HELD, name)
         await db.execute(GIVE_BACK, name, worker, [row["partition"] for row in held])
