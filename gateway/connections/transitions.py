@@ -15,7 +15,7 @@ The caller owns the transaction. Nothing here waits for a provider.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -131,6 +131,7 @@ async def apply(
     for hint in hints:
         work.hint(hint, heard)
     if write is not None:
+        work.saves = True
         await write()
     await work.end(looked_back=looked_back)
     return applied
@@ -177,6 +178,7 @@ class _Work:
     def __init__(self, tx: Db, connections: Sequence[Connection], held: Sequence[Grant], new_id: NewId) -> None:
         self._tx, self._new_id = tx, new_id
         self.connections = {one.id: one for one in connections}
+        self._held, self.saves = held, False
         self._stands: dict[tuple[UUID, str | None], _Stand] = {
             (g.connection_id, g.access_profile): _Stand(
                 g.state, g.reason, g.generation, g.token_version, g.alive_at, g.contested
@@ -199,8 +201,7 @@ class _Work:
     async def begin(cls, tx: Db, ids: Sequence[UUID], new_id: NewId) -> _Work:
         """Raises: NotFound."""
         wanted = sorted(set(ids))
-        await store.lock_all(tx, wanted)
-        connections = await store.of(tx, wanted)
+        connections = await store.lock_all(tx, wanted)
         if len(connections) != len(wanted):
             raise NotFound("There is no such connection.")
         return cls(tx, connections, await grants.of(tx, wanted), new_id)
@@ -259,7 +260,23 @@ class _Work:
             id: (one.state, one.reason)
             for (id, profile), one in self._stands.items() if profile is None and (id, None) in self._changed
         }  # fmt: skip
-        await telling.settle(tx, self.words, self._new_id, own=own, more=self._events, looked_back=looked_back)
+        await telling.settle(
+            tx, self.words, self._new_id, own=own, more=self._events, looked_back=looked_back, known=self._known()
+        )
+
+    def _known(self) -> tuple[list[Connection], list[Grant]] | None:
+        """The connections that something is said of, and their grants, where nothing but states has changed."""
+        if self.saves:
+            return None
+        held = [self._now(grant) for grant in self._held if grant.connection_id in self.words]
+        return [one for one in self.connections.values() if one.id in self.words], held
+
+    def _now(self, grant: Grant) -> Grant:
+        name = (grant.connection_id, grant.access_profile)
+        if name not in self._changed:
+            return grant
+        now = self._stands[name]
+        return replace(grant, state=now.state, reason=now.reason, contested=now.contested)
 
     def _stand(self, move: Move) -> _Stand | None:
         """How its grant stands; one that a consent is about to make is `pending`."""
@@ -300,6 +317,7 @@ class _Work:
         if (to, reason) != (before, stand.reason):
             self._changed.add(name)
         if move.save is not None:
+            self.saves = True
             await move.save(to, reason)
             stand.generation, stand.token_version = move.made or (stand.generation, stand.token_version)
         refuted = stand.contested and _acquits(move)
