@@ -29,15 +29,15 @@ SHARED = frozenset(
             "contract",
             "errors",
             "google_risc",
+            "graphql",
             "jwt",
             "oauth",
             "oauth_calls",
             "reading",
             "registry",
-            "signals",
-            "signatures",
         ),
-        *("secevent", "secevent_events", "slicing", "standard_items", "standard_signatures", "urls"),
+        *("secevent", "secevent_events", "signals", "signatures", "slicing", "standard_items", "standard_signatures"),
+        "urls",
     }
 )
 
@@ -54,6 +54,7 @@ PARAMETERS = {
     # Of connecting accounts: providers/oauth.py says what each is.
     "oauth_facts": ("settings",),
     "authorize": ("asked", "app"),
+    "check_callback": ("parameters", "app"),
     "token_sets": ("answer", "asked"),
     "classify": ("response",),
     "identify": ("http", "app", "tokens"),
@@ -66,8 +67,8 @@ PARAMETERS = {
     "stream_verify": ("http", "app", "state"),
 }
 OF_OAUTH = (
-    *("oauth_facts", "authorize", "token_sets", "classify", "identify", "mint", "revoke", "probe", "token_marks"),
-    *("stream_set_up", "stream_verify"),
+    *("oauth_facts", "authorize", "check_callback", "token_sets", "classify", "identify", "mint", "revoke", "probe"),
+    *("token_marks", "stream_set_up", "stream_verify"),
 )
 
 
@@ -97,6 +98,7 @@ class Provider:
     oauth: OAuthFacts | None = None  # None: it connects no accounts; of one integration: `oauth_for`
     oauth_facts: Callable[[Mapping[str, Any]], OAuthFacts] | None = None
     authorize: Callable[[Asked, App], Mapping[str, str]] | None = None
+    check_callback: Callable[[Mapping[str, str], App], None] | None = None
     token_sets: Callable[[Mapping[str, Any], Asked], Mapping[str, TokenSet]] | None = None
     classify: Callable[[Response], ProviderError | None] | None = None
     identify: Callable[[Http, App, Mapping[str, TokenSet]], Awaitable[Identity]] | None = None

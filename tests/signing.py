@@ -28,12 +28,12 @@ class Headers(Protocol):
 
 
 class Sealed(Protocol):
-    """The body with the authenticator put into it, where the provider sends it there (Graph's clientState)."""
+    """The body with what proves it put into it, where the provider sends that there (Graph's clientState, Linear's time)."""
 
-    def __call__(self, body: bytes, secret: bytes) -> bytes: ...
+    def __call__(self, body: bytes, secret: bytes, now: datetime) -> bytes: ...
 
 
-def _as_it_is(body: bytes, secret: bytes) -> bytes:
+def _as_it_is(body: bytes, secret: bytes, now: datetime) -> bytes:
     return body
 
 
@@ -77,7 +77,7 @@ def signed(
     """A delivery that `signer` signed at `now`; `headers` are put over those it made."""
     secret = signer.secrets[0] if secret is None else secret
     url = url or (URL + "/ep_1" if signer.endpoint else URL)
-    body = signer.sealed(signer.bodies[0] if body is None else body, secret)
+    body = signer.sealed(signer.bodies[0] if body is None else body, secret, now)
     made = signer.headers(body, secret, now, delivery_id=delivery_id, url=url)
     parts = urlsplit(url)
     return Delivery(

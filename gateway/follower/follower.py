@@ -35,6 +35,8 @@ BATCH = 100  # events of one transaction: it holds the locks of their connection
 IDLE_S = 5.0  # how often cursors are moved past what is not marked
 PACE_S = 0.005  # between two reads: every commit wakes us, and many are of nothing for us
 PAUSE_S = 1.0  # after trouble
+PASSING = (Unavailable, StaleFence, *AWAY)
+OFFENCES = frozenset({"22", "23", "54"})  # SQLSTATE classes: a value that cannot be stored, as in gateway/batches.py
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +61,7 @@ class Follower:
                 news.clear()
                 try:
                     worked = await self.run_once()
-                except (Unavailable, asyncpg.PostgresError, *AWAY) as error:
+                except Exception as error:  # outlives any one failure; the type is logged, never the text
                     log.warning("follower.failed", error=type(error).__name__)
                     self._leased_at = float("-inf")
                     await asyncio.sleep(PAUSE_S)
@@ -108,13 +110,17 @@ class Follower:
         return bool(read.events) or self._clock.monotonic() - self._moved_at >= IDLE_S
 
     async def _work(self, read: Read, events: Sequence[Marked]) -> None:
-        """The batch whole; where the database refuses something in it, one event after the other."""
+        """The batch whole; where something in it cannot be done, one event after the other."""
         full = len(read.events) == BATCH
         assert read.end is not None
         place = (read.events[-1].seq, read.events[-1].id) if full else read.end
         try:
             await self._done(events, place)
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        except PASSING:
+            raise
+        except Exception as error:  # whatever it is, it is one event's fault, and must not hold up the others
+            if isinstance(error, asyncpg.PostgresError) and error.sqlstate[:2] not in OFFENCES:
+                raise
             if len(events) <= 1:
                 await self._done([], place, aside=[(event, type(error).__name__) for event in events])
                 return

@@ -21,9 +21,10 @@ from gateway.web.hooks import public_door
 from providers.registry import all_providers
 from tests.flows import raw
 from tests.flows.raw import Answer
+from tests.serving import serving
 from tests.signers import SIGNERS
 from tests.signers_b import GOOGLE_PUBLISHED
-from tests.signers_c import PUBLISHED as TRANSMITTER_KEYS
+from tests.signers_d import PUBLISHED as TRANSMITTER_KEYS
 from tests.signing import Signer, fresh
 
 KEPT = """SELECT seq, type, integration_id, connections, tenants, content_type, delivery::text, data
@@ -66,10 +67,10 @@ class House:
         signer = SIGNERS[name]
         delivery_id = delivery_id or str(ids.uuid7(self.gateway.clock.now()))
         secret = signer.secrets[0] if secret is None else secret
-        body = signer.sealed(fresh(signer, delivery_id) if body is None else body, secret)
+        now = at or self.gateway.clock.now()
+        body = signer.sealed(fresh(signer, delivery_id) if body is None else body, secret, now)
         target = target or self.targets[name]
         url = self.gateway.settings.public_url + target
-        now = at or self.gateway.clock.now()
         return target, signer.headers(body, secret, now, delivery_id=delivery_id, url=url), body
 
     async def deliver(self, name: str, body: bytes | None = None, **how: Any) -> Answer:
@@ -140,13 +141,8 @@ async def declare(house: House, name: str, *, state: endpoints.State = "live", c
 async def opened(gateway: Gateway) -> AsyncIterator[House]:
     """The public listener of `gateway` on a free port."""
     bound = listen.bind("127.0.0.1:0", "public")
-    server = listen.direct(public_door(gateway))
-    serving = asyncio.create_task(server.serve([bound]))
-    try:
-        yield House(gateway, listen.url_of(bound))
-    finally:
-        server.should_exit = True
-        await serving
+    async with serving(listen.direct(public_door(gateway)), bound) as url:
+        yield House(gateway, url)
 
 
 @asynccontextmanager

@@ -65,7 +65,10 @@ async def test_forged_and_stale_ones_are_refused_as_their_provider_expects(house
 
 async def test_a_delivery_that_comes_again_is_acknowledged_and_kept_once(house: House) -> None:
     """Also when it comes on eight connections at once."""
-    names = ("slack", "github", "stripe", "standard-webhooks", "hubspot", "gitlab", "google")
+    names = (
+        *("slack", "github", "stripe", "standard-webhooks", "hubspot", "gitlab", "google"),
+        *("shopify", "shopify/events", "zoom", "linear"),
+    )
     for number, name in enumerate(names, 1):
         await declare(house, name)
         target, headers, body = house.signed(name)

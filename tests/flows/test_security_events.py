@@ -34,7 +34,7 @@ from providers.registry import all_providers
 from tests.flows import raw
 from tests.flows.house import House, declare, metric, opened
 from tests.signers_b import GOOGLE_KEYS
-from tests.signers_c import (
+from tests.signers_d import (
     AUDIENCE,
     GOOGLE_CLIENT,
     GOOGLE_SUB,

@@ -17,7 +17,8 @@ from providers.signals import Said, Signal
 from tests.signers import SIGNERS
 from tests.signers_a import github_pull_request, slack_event, stripe_event, stripe_thin_event
 from tests.signers_b import microsoft_body, microsoft_lifecycle, sandbox_event
-from tests.signers_c import CAEP, OAUTH, RISC, by_token, google_event, ssf_event
+from tests.signers_c import linear_revocation, shopify_shop, zoom_deauthorization
+from tests.signers_d import CAEP, OAUTH, RISC, by_token, google_event, ssf_event
 from tests.signing import NOW, Signer, signed, trusting
 
 
@@ -133,8 +134,31 @@ def microsoft(event: str, **changed: Any) -> Sample:
     return Sample(provider="microsoft", event=f"lifecycle.{event.lower()}", body=body)
 
 
+def shopify(topic: str, body: bytes, *, events: bool = False) -> Sample:
+    """https://shopify.dev/docs/api/webhooks/latest, in the headers of either family."""
+    return Sample(
+        provider="shopify",
+        signer="shopify/events" if events else None,
+        event=topic.replace("/", "."),
+        body=body,
+        headers={"shopify-topic" if events else "x-shopify-topic": topic},
+    )
+
+
+SCOPES_UPDATE = json.dumps(
+    {"id": 1, "previous": ["read_products"], "current": ["read_orders"], "updated_at": "2026-11-23T07:00:00-05:00"}
+).encode()
+
+
+def linear(kind: str, **members: Any) -> Sample:
+    """linear/linear, packages/sdk/src/schema.graphql: OAuthAppWebhookPayload, OAuthAuthorizationWebhookPayload"""
+    return Sample(
+        provider="linear", event=f"{kind.lower()}.revoked", body=linear_revocation(**{"type": kind} | members)
+    )
+
+
 def security(signer: str, name: str, uri: str, make: Callable[..., bytes], **said: Any) -> Sample:
-    """A security event token, as tests.signers_c has the bodies of; RISC, OAuth and CAEP have one shape."""
+    """A security event token, as tests.signers_d has the bodies of; RISC, OAuth and CAEP have one shape."""
     return Sample(
         provider=SIGNERS[signer].provider, event=f"security.{name}", body=make(uri=uri + name, **said), signer=signer
     )
@@ -177,6 +201,12 @@ SAMPLES: list[Sample] = [
     microsoft("reauthorizationRequired"),
     microsoft("subscriptionRemoved"),
     microsoft("missed"),
+    *(shopify("app/uninstalled", shopify_shop(), events=events) for events in (False, True)),
+    *(shopify("app/scopes_update", SCOPES_UPDATE, events=events) for events in (False, True)),
+    Sample(provider="zoom", event="app_deauthorized", body=zoom_deauthorization()),
+    linear("OAuthApp"),
+    linear("OAuthApp", oauthClientId="c1c2c3c4-0000-4000-8000-000000000001"),
+    *(linear("OAuthAuthorization", userId="u-1", activeTokensForUser=left) for left in (0, 1)),
     Sample(
         provider="sandbox",
         event="grant.revoked",

@@ -29,7 +29,7 @@ from providers.oauth import TokenSet
 from providers.registry import all_providers
 from providers.signals import Said, Signal
 from tests.signers_b import GOOGLE_PUBLISHED, google_claims, google_token
-from tests.signers_c import (
+from tests.signers_d import (
     AUDIENCE,
     CAEP,
     GOOGLE_CLIENT,
