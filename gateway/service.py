@@ -172,13 +172,7 @@ class Gateway:
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        try:
-            await self.write_refusals()
-            await holders.leave(self.control, self._process)
-            for follower in self._followers:
-                await follower.leave()
-        except (Unavailable, AttributeError, *AWAY):
-            pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
+        await asyncio.gather(self._write_notes(), *map(_left, self._followers))
         await self.catalog.close()
         await self.published_keys.close()
         await self.refresher.close()
@@ -189,6 +183,13 @@ class Gateway:
         if self.bao is not None:
             await self.bao.close()
         await self.control.close()
+
+    async def _write_notes(self) -> None:
+        try:
+            await self.write_refusals()
+            await holders.leave(self.control, self._process)
+        except (Unavailable, AttributeError, *AWAY):
+            pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
 
     async def _checks_of(self, checker: Checker) -> None:
         await every(CHECKS_EVERY_S, checker.run_once, name="checks", wake=checker.wake)
@@ -260,6 +261,13 @@ class Gateway:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""
         for region in self.regions:
             await self.refusals.flush(region.database)
+
+
+async def _left(follower: Follower) -> None:
+    try:
+        await follower.leave()
+    except (Unavailable, *AWAY):
+        pass  # its leases end by themselves
 
 
 async def _up(database: Database) -> int:

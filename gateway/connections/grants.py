@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
+
 from gateway.connections import checks
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import State
@@ -289,6 +291,16 @@ async def stand(tx: Db, standings: Mapping[Name, Standing]) -> None:
         )  # fmt: skip
 
 
+LEAVE = """UPDATE gateway.grants SET generation = generation + 1, marks = '{}'
+            WHERE connection_id = $1 AND access_profile = $2"""
+
+
+async def leave(tx: Db, grant: Grant) -> None:
+    """Its account is not the connection's any more: nothing that is under way for it is about this grant from now on."""
+    await tx.execute(LEAVE, grant.connection_id, grant.access_profile)
+    await shred(tx, [(grant.connection_id, grant.access_profile)])
+
+
 LIVED = """UPDATE gateway.grants SET alive_at = greatest(alive_at, gateway.now() - make_interval(secs => $3))
             WHERE connection_id = $1 AND access_profile = $2"""
 
@@ -313,5 +325,5 @@ def _grant(row: Any) -> Grant:
     ledger = Ledger(
         *(tuple(fields.pop(name)) for name in ("requested", "granted", "missing", "lost", "optional_missing"))
     )
-    parameters, marks = json.loads(fields["parameters"]), tuple(fields["marks"])
+    parameters, marks = orjson.loads(fields["parameters"]), tuple(fields["marks"])
     return Grant(**{**fields, "ledger": ledger, "parameters": parameters, "marks": marks})
