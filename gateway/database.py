@@ -67,7 +67,7 @@ class Database:
         """Connect.    Raises: one of AWAY."""
         self._pool = await asyncpg.create_pool(
             self.dsn, min_size=1, max_size=self._size, timeout=2, command_timeout=30,
-            server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=300,
+            server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=300, reset=_as_it_is,
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -146,6 +146,11 @@ class Database:
     async def executemany(self, sql: str, args: Sequence[Sequence[Any]]) -> None:
         async with self.acquire() as connection:
             await connection.executemany(sql, args)
+
+
+async def _as_it_is(connection: object) -> None:
+    """Nothing to put back: a transaction that was left open is over by now (asyncpg sees to that), and whoever wants settings,
+    or to listen, has a connection of its own. The usual reset would be one more round trip after every statement."""
 
 
 class Listener:

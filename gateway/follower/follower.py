@@ -138,10 +138,9 @@ class Follower:
     ) -> None:
         """Tell the machine, and move the cursors to `place`, in one transaction.    Raises: StaleFence."""
         meant = await self._meant(events)
-        partitions = sorted(self._held)
+        fences = {partition: one.fence for partition, one in self._held.items()}
         async with self._region.database.transaction() as tx:
-            await consumers.hold(tx, NAME, {p: self._held[p].fence for p in partitions})
-            await consumers.move(tx, NAME, partitions, place[0], mark_of(place[1]))
+            await consumers.advance(tx, NAME, fences, place[0], mark_of(place[1]))
             for event, error in [*aside, *((one.event, one.error) for one in meant if one.error is not None)]:
                 await store.set_aside(tx, event, error)
                 log.error("follower.set_aside", event_type=event.type, error=error)
