@@ -107,9 +107,25 @@ class Database:
     async def transaction(
         self, isolation: str = "read_committed", limit_s: float | None = None
     ) -> AsyncIterator[Db]:  # fmt: skip
-        """One connection in a transaction: committed at the end of the block, rolled back by an exception."""
-        async with self.acquire(limit_s) as connection, cast(Any, connection).transaction(isolation=isolation):
-            yield connection
+        """One connection in a transaction: committed at the end of the block, rolled back by an exception.
+
+        Cancelled, or out of time, the connection is cut, which rolls back as well: asyncpg's own rollback waits first for
+        the end of the statement, and on a line that has gone silent that never comes.
+        """
+        async with self.acquire(limit_s) as connection:
+            own = cast(Any, connection)
+            transaction = own.transaction(isolation=isolation)
+            await transaction.start()
+            try:
+                yield connection
+            except (asyncio.CancelledError, TimeoutError):
+                own.terminate()
+                raise
+            except BaseException:
+                await transaction.rollback()
+                raise
+            else:
+                await transaction.commit()
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
         async with self.acquire() as connection:
@@ -168,8 +184,9 @@ class Listener:
     async def wait(self, event: asyncio.Event, timeout_s: float | None = None) -> None:
         """Until a notice, or the poll interval (or `timeout_s`, if that is shorter)."""
         limit = self.poll_s if timeout_s is None else min(self.poll_s, max(timeout_s, 0))
-        try:
-            await asyncio.wait_for(event.wait(), limit)
+        try:  # not `wait_for`: Python 3.11's swallows an end that comes in the same breath as the notice
+            async with asyncio.timeout(limit):
+                await event.wait()
         except TimeoutError:
             pass
 
