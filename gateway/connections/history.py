@@ -54,7 +54,7 @@ HEARD = """SELECT DISTINCT evidence, connection_id, access_profile, signal FROM 
             WHERE evidence = ANY ($1::uuid[]) AND connection_id = ANY ($2::uuid[])"""
 PAGE = f"""SELECT at, {_COLUMNS} FROM gateway.history
             WHERE connection_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"""  # noqa: S608 - likewise
-FORGET = "DELETE FROM gateway.history WHERE at < gateway.now() - make_interval(days => $1)"
+FORGET = "DELETE FROM gateway.history WHERE at < (SELECT gateway.now() - make_interval(days => $1))"
 
 Heard = tuple[UUID, UUID, str | None, str]  # evidence, connection, access profile, signal
 

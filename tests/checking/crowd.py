@@ -78,6 +78,11 @@ class Crowd:
         rows = await self.street.db.fetch("SELECT state, count(*) AS n FROM gateway.grants GROUP BY state")
         return {row["state"]: row["n"] for row in rows}
 
+    async def versions(self) -> dict[int, int]:
+        """How many grants have each token version."""
+        rows = await self.street.db.fetch("SELECT token_version, count(*) AS n FROM gateway.grants GROUP BY 1")
+        return {row["token_version"]: row["n"] for row in rows}
+
     async def said(self) -> dict[str, int]:
         """How often each of our own events is on the stream."""
         rows = await self.street.db.fetch(
