@@ -32,7 +32,7 @@ from gateway.loop import every
 from gateway.settings import Settings
 from gateway.vault.cipher import SealBroken
 from gateway.vault.keyring import Keyring
-from providers.contract import Delivery, Facts, Item, Trust, Verified
+from providers.contract import Delivery, Facts, Item, KeySource, Trust, Verified
 from providers.errors import NotConfigured
 from providers.registry import NoSettings, Provider, all_providers
 
@@ -56,6 +56,7 @@ class Integration:
     access_profiles: Mapping[str, AccessProfile] = field(default_factory=dict)
     return_urls: tuple[str, ...] = ()
     client_secrets: tuple[bytes, ...] = field(default=(), repr=False)  # newest first
+    keys_at: KeySource | None = None  # where the public keys are published that it trusts
     trouble: str | None = None  # why it cannot be used: it trusts nothing then, and its deliveries get a 503
 
     @property
@@ -223,11 +224,12 @@ class Catalog:
         provider = self._providers.get(row.provider) or _unknown(row.provider)
         settings = dict(row.settings)
         opened: dict[Purpose, tuple[bytes, ...]] = {}
-        trouble = None
+        trouble = keys_at = None
         try:
             if row.provider not in self._providers:
                 raise NotConfigured("this version of posthouse does not know its provider")
             settings = provider.settings.model_validate(settings).model_dump(mode="json")
+            keys_at = provider.keys_at(settings)
             opened = {of: tuple(self._open(secret) for secret in sealed if secret.purpose == of) for of in PURPOSES}
         except SealBroken as error:
             trouble = f"a secret does not open: {error}"
@@ -239,7 +241,7 @@ class Catalog:
             id=row.id, name=row.name, provider=provider, region=row.region, client_id=row.client_id,
             settings=settings, unattributed=row.unattributed, trouble=trouble,
             access_profiles=row.access_profiles, return_urls=row.return_urls,
-            client_secrets=opened.get("client_secrets", ()),
+            client_secrets=opened.get("client_secrets", ()), keys_at=keys_at,
             trust=Trust(secrets=opened.get(signing_purpose(provider), ()), endpoint=False, settings=settings, client_id=row.client_id),
         )  # fmt: skip
 
@@ -260,5 +262,6 @@ def _unknown(name: str) -> Provider:
     return Provider(
         facts=Facts(name=name, title=name, docs_url=""), settings=NoSettings, verify=verify, items=items,
         challenge=None, handshake=None, interpret=None, redact=None, check_secret=None,
+        decline=None, key_source=None,
         guarded_headers=frozenset(), kept_headers=frozenset(),
     )  # fmt: skip

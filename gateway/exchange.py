@@ -49,13 +49,15 @@ def app_of(
     facts = facts_of(integration)
     if integration.client_id is None:
         raise Misconfigured("client_id_missing")
-    client_secret, private_key = oauth.told_apart(integration.client_secrets)
+    client_secrets, private_key = oauth.told_apart(integration.client_secrets)
+    client_secret = client_secrets[0] if client_secrets else ""
     if not client_secret and facts.client_auth != "none":
         raise Misconfigured("client_secret_missing")
     fixed = {name: value for name, value in integration.settings.items() if isinstance(value, str)}
     return App(
         client_id=integration.client_id,
         client_secret=client_secret,
+        older_secrets=client_secrets[1:],
         private_key=private_key,
         settings=integration.settings,
         parts={**facts.default_parts, **(parameters or {}), **fixed},

@@ -65,14 +65,16 @@ async def take(gateway: Gateway, arrival: Arrival, now: datetime) -> Answer:
     """
     integration, delivery = arrival.integration, arrival.delivery
     facts, trust = integration.provider.facts, arrival.trust
-    if facts.keys_url is not None:
-        trust = replace(trust, keys=gateway.published_keys.held(facts))
+    if integration.keys_at is not None:
+        trust = replace(trust, keys=gateway.published_keys.held(integration.keys_at))
     size, keyring = len(delivery.body), gateway.control_keyring
     try:
         judged = await run(size, judge, keyring, arrival, trust, now)
     except UnknownKey:
+        if integration.keys_at is None:
+            raise
         # The provider may have changed its keys a moment ago; asked again at most once a minute.
-        trust = replace(trust, keys=await gateway.published_keys.fetched(facts))
+        trust = replace(trust, keys=await gateway.published_keys.fetched(integration.keys_at))
         judged = await run(size, judge, keyring, arrival, trust, now)
     if isinstance(judged, Answer):
         return judged
@@ -81,7 +83,7 @@ async def take(gateway: Gateway, arrival: Arrival, now: datetime) -> Answer:
         count_refused(integration, SignatureMismatch.reason)  # items of the request that did not verify by themselves
     kept = await arrival.region.appender.keep(judged.events)
     count_kept(integration, kept)
-    return acknowledgement(facts.ack_status)
+    return acknowledgement(judged.ack_status or facts.ack_status)
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Judged:
 
     events: list[NewEvent]
     partly: bool
+    ack_status: int | None  # as of `Verified`
 
 
 def judge(keyring: Keyring, arrival: Arrival, trust: Trust, now: datetime) -> Answer | Judged:
@@ -108,7 +111,8 @@ def judge(keyring: Keyring, arrival: Arrival, trust: Trust, now: datetime) -> An
     items = provider.items(delivery, verified)
     if not items:
         raise Malformed("the delivery says nothing")
-    return Judged(_events(keyring, arrival, verified, items, now), verified.only is not None)
+    events = _events(keyring, arrival, verified, items, now)
+    return Judged(events, verified.only is not None, verified.ack_status)
 
 
 acknowledgement = lru_cache(Answer)  # a provider's is always the same

@@ -1,6 +1,7 @@
-"""Keys that providers publish (Google's certificates): in memory, as fresh as the provider asks for.
+"""Keys that are published for us (Google's certificates, the JWKS that an integration's settings name): in memory.
 
-`held` answers at once, from memory, and sees to a fetch behind it when the keys are old. A delivery that names a key
+By source, so integrations that name the same one share it; as fresh as the publisher asks for. `held` answers at once,
+from memory, and sees to a fetch behind it when the keys are old. A delivery that names a key
 not among them awaits `fetched`: one request however many deliveries wait, and within a minute of a good answer none,
 so that forged key ids cannot make us call. While the provider is away the old keys go on.
 """
@@ -22,7 +23,7 @@ from gateway.errors import Unavailable
 from gateway.outbound import Outbound, ProviderHttp, places
 from gateway.settings import Settings
 from providers.calls import Request
-from providers.contract import Facts
+from providers.contract import KeySource
 from providers.errors import ProviderError
 
 log = structlog.get_logger(__name__)
@@ -49,31 +50,27 @@ class _Source:
 
 
 class PublishedKeys:
-    """The published keys of every provider that has some, by provider."""
+    """The published keys of every source that an integration trusts."""
 
     def __init__(self, clock: Clock, settings: Settings, outbound: Outbound) -> None:
         self._clock, self._outbound = clock, outbound
         self._overrides = settings.keys_urls
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[KeySource, _Source] = {}
 
-    def held(self, facts: Facts) -> Mapping[str, Any]:
+    def held(self, at: KeySource) -> Mapping[str, Any]:
         """The keys in memory, by key id; empty at first. Starts a fetch in the background when they are old."""
-        source = self._source(facts)
-        if source is None:
-            return MappingProxyType({})
+        source = self._source(at)
         now = self._clock.monotonic()
         if now >= source.fresh_until and now >= source.asked_at + RETRY_S:
             self._fly(source)
         return source.keys
 
-    async def fetched(self, facts: Facts) -> Mapping[str, Any]:
+    async def fetched(self, at: KeySource) -> Mapping[str, Any]:
         """The keys after asking once more, for a delivery that names one which is not held.
 
         Raises: Unavailable: the provider could not be asked, so nobody knows whether there is such a key.
         """
-        source = self._source(facts)
-        if source is None:
-            return MappingProxyType({})
+        source = self._source(at)
         if source.flight is None:
             waited = self._clock.monotonic() - source.asked_at
             if source.good and waited < AGAIN_S:
@@ -83,7 +80,7 @@ class PublishedKeys:
         if source.flight is not None:
             await asyncio.shield(source.flight)
         if not source.good:
-            raise Unavailable(f"the published keys of {facts.name} cannot be fetched just now", retry_after_s=5)
+            raise Unavailable(f"the published keys of {at.provider} cannot be fetched just now", retry_after_s=5)
         return source.keys
 
     async def close(self) -> None:
@@ -93,16 +90,14 @@ class PublishedKeys:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
-    def _source(self, facts: Facts) -> _Source | None:
-        url = self._overrides.get(facts.name, facts.keys_url)
-        if url is None:
-            return None
-        source = self._sources.get(facts.name)
+    def _source(self, at: KeySource) -> _Source:
+        source = self._sources.get(at)
         if source is None:
+            url = self._overrides.get(at.provider, at.url)
             http = self._outbound.for_provider(
-                facts.name, operator_hosts=places([url]), kind="keys", deadline_s=TIMEOUT_S, max_bytes=MAX_BYTES
+                at.provider, operator_hosts=places([url]), kind="keys", deadline_s=TIMEOUT_S, max_bytes=MAX_BYTES
             )
-            source = self._sources[facts.name] = _Source(url, facts.keys_format, http)
+            source = self._sources[at] = _Source(url, at.form, http)
         return source
 
     def _fly(self, source: _Source) -> None:

@@ -14,6 +14,10 @@ A module under `providers/` defines
   nothing is guessed,
 - `redact(data) -> bytes`: blank authenticators inside an item's bytes, at the same length; raise `Malformed`
   where that cannot be done, so that nothing is stored unblanked,
+- `decline(delivery, refused) -> Answer | None`: the answer to a delivery that was refused, where its protocol has words
+  for that (RFC 8935); None: our reason, by `Facts.refused_status`,
+- `key_source(settings) -> KeySource | None`: where the keys are published that an integration with these settings
+  trusts, where its settings say it (default: `FACTS.keys_url`),
 - `check_secret(secret) -> str | None`: what is wrong with a configured signing secret, as the end of a sentence
   that starts with its name ("is shorter than …"), or None; `apply` and `doctor` ask. It never quotes the secret.
 
@@ -54,7 +58,7 @@ class Trust:
     endpoint: bool  # the request came to /hooks/{integration}/{endpoint}
     settings: Mapping[str, Any] = field(default_factory=dict)  # the integration's, validated by the module's `Settings`
     client_id: str | None = None
-    keys: Mapping[str, Any] = field(default_factory=dict, repr=False)  # by kid, as published at FACTS.keys_url
+    keys: Mapping[str, Any] = field(default_factory=dict, repr=False)  # by kid, as published at Provider.keys_at
 
 
 @dataclass(slots=True)
@@ -66,13 +70,15 @@ class Verified:
     signed_at: datetime | None = None  # the time that the signature covers, if it covers one
     only: frozenset[int] | None = None  # where each item is verified by itself: the indexes that were; None = all
     accounts: tuple[str, ...] = ()  # account keys that only the integration's settings tell how to find, for items()
+    ack_status: int | None = None  # of this scheme, where it is another than Facts.ack_status
 
 
 @dataclass(slots=True)
 class Item:
     """One thing that a delivery says; it becomes one event.
 
-    `data` is a slice of the body as sent, never re-serialised. `dedupe` is whatever the provider makes unique for
+    `data` is a slice of the body as sent, never re-serialised (of a signed token: of what it says, decoded; the token
+    itself would verify anywhere for ever). `dedupe` is whatever the provider makes unique for
     this item and repeats on a retry; None where there is no such thing, and then nothing is deduplicated.
     """
 
@@ -83,6 +89,15 @@ class Item:
     dedupe: str | None = None
     occurred_at: datetime | None = None  # by the provider's clock, as far as the item tells
     signal: bool = False  # may say something about a grant: the follower reads only these
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where public keys are published, and in which form: as of `Facts.keys_format`."""
+
+    provider: str  # Facts.name
+    url: str
+    form: Literal["jwks", "pem"] = "jwks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +169,15 @@ def event_name(raw: str) -> str:
     return cleaned.strip(".") or "unknown"
 
 
-__all__ = ["Answer", "Delivery", "Facts", "Handshake", "Item", "Sequence", "Trust", "Verified", "event_name"]
+__all__ = [
+    "Answer",
+    "Delivery",
+    "Facts",
+    "Handshake",
+    "Item",
+    "KeySource",
+    "Sequence",
+    "Trust",
+    "Verified",
+    "event_name",
+]

@@ -1,7 +1,8 @@
 """Any OAuth 2.0 server, by configuration: what a module says of its provider in code, an integration's settings say here.
 
 Deliveries are taken as Standard Webhooks, by the integration's signing secrets; a server that signs otherwise, or sends
-none, needs none: without a secret every delivery is refused.
+none, needs none: without a secret every delivery is refused. A body that calls itself a security event token is taken as
+one, where the settings say whose (providers/secevent.py); it may choose, since either check is a signature.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from providers import oauth_calls, standard_items, standard_signatures
+from providers import oauth_calls, secevent, secevent_events, standard_items, standard_signatures
 from providers.calls import Http, bearer, called
-from providers.contract import Delivery, Facts, Item, Trust, Verified
-from providers.errors import GrantEnded, Misconfigured
+from providers.contract import Answer, Delivery, Facts, Item, KeySource, Trust, Verified
+from providers.errors import GrantEnded, Misconfigured, Refused
+from providers.jwt import RS256, Algorithm
 from providers.oauth import LABEL, PART, App, Identity, OAuthFacts, TokenSet, filled, scopes_of
-from providers.urls import Endpoint
+from providers.signals import Said, Signal
+from providers.urls import Endpoint, Fixed
 
 FACTS = Facts(
     name="generic-oauth2",
@@ -27,6 +30,7 @@ FACTS = Facts(
     signature_headers=("webhook-signature",),
     identity_headers=("webhook-id", "webhook-timestamp"),
     timestamp_tolerance_s=standard_signatures.TOLERANCE_S,
+    signals=secevent_events.tells(),
     one_service=False,  # each integration has a server of its own
 )
 
@@ -41,6 +45,7 @@ OAUTH = OAuthFacts(
 
 Parameter = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 Value = Annotated[str, StringConstraints(pattern=r"^[ -~]{0,1000}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,1000}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]
 Seconds = Annotated[int, Field(gt=0, le=10 * 366 * 24 * 3600)]
 
@@ -104,6 +109,14 @@ class Settings(BaseModel):
         pattern=standard_items.POINTER,
         description="As of standard-webhooks: whose a delivery is.",
     )
+    ssf_issuer: Name | None = Field(
+        None, description="Who signs security events (SSF, CAEP): its configuration's issuer."
+    )
+    ssf_keys_url: Fixed | None = Field(None, description="Its jwks_uri.")
+    ssf_audiences: list[Name] = Field(
+        default_factory=list, max_length=50, description="`aud` of them: any of these, or the client id."
+    )
+    ssf_algorithms: list[Algorithm] = Field(["RS256"], min_length=1, description="That it may sign by.")
 
     @field_validator("authorize_extra", "token_extra")
     @classmethod
@@ -120,6 +133,8 @@ class Settings(BaseModel):
             raise ValueError("issuer_always needs issuer")
         if self.reuse_grace_s and self.rotation != "grace":
             raise ValueError("reuse_grace_s goes with rotation = grace")
+        if (self.ssf_issuer is None) != (self.ssf_keys_url is None):
+            raise ValueError("ssf_issuer and ssf_keys_url go together")
         urls = (self.authorize_url, self.token_url, self.revoke_url, self.userinfo_url, self.probe_url, self.issuer)
         used = {name for url in urls if url is not None for name in PART.findall(url)}
         if used != set(self.user_parts) or used & set(type(self).model_fields):
@@ -136,7 +151,9 @@ def check_secret(secret: bytes) -> str | None:
 
 
 def verify(delivery: Delivery, trust: Trust, now: datetime) -> Verified:
-    """Raise `Refused` unless one of the signing secrets signed this in the last 300 s."""
+    """Raise `Refused` unless one of the signing secrets signed this in the last 300 s, or it is a security event."""
+    if secevent.carries(delivery):
+        return secevent.verify(delivery, _stream(trust), trust.keys, now)
     by_secret = standard_signatures.verify(delivery, trust, now)
     pointer = trust.settings.get("account_pointer")
     found = standard_items.pointed(delivery.body, pointer) if pointer else None
@@ -144,8 +161,36 @@ def verify(delivery: Delivery, trust: Trust, now: datetime) -> Verified:
 
 
 def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
-    """One item: the body, whatever it is."""
+    """One item: the body, whatever it is; of a security event one for each of its names."""
+    if verified.scheme == secevent.SCHEME:
+        return secevent.items(delivery, verified, FACTS, "account")
     return [standard_items.item(delivery, "webhook", verified.accounts)]
+
+
+def interpret(said: Said) -> Sequence[Signal]:
+    """What a security event says."""
+    return secevent_events.interpret(said)
+
+
+def redact(data: bytes) -> bytes:
+    """Token identifiers of security events."""
+    return secevent.redact(data)
+
+
+def decline(delivery: Delivery, refused: Refused) -> Answer | None:
+    """A security event is answered as RFC 8935 has it."""
+    return secevent.decline(delivery, refused) if secevent.carries(delivery) else None
+
+
+def key_source(settings: Mapping[str, Any]) -> KeySource | None:
+    """The JWKS of whoever signs security events."""
+    url = settings.get("ssf_keys_url")
+    return None if url is None else KeySource(FACTS.name, url)
+
+
+def token_marks(tokens: TokenSet) -> tuple[str, ...]:
+    """How `token-revoked` names a refresh token."""
+    return secevent_events.token_marks(tokens)
 
 
 def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
@@ -221,3 +266,14 @@ async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None
         raise GrantEnded("token_rejected")
     # Elsewhere `scope` may mean anything: a userinfo answer is the provider's own to shape.
     return scopes_of(said.get("scope"), " ") if said.get("active") is True else None
+
+
+def _stream(trust: Trust) -> secevent.Stream:
+    said = trust.settings
+    issuer = said.get("issuer")
+    return secevent.Stream(
+        issuer=said.get("ssf_issuer"),
+        audiences=frozenset(one for one in (trust.client_id, *(said.get("ssf_audiences") or ())) if one),
+        algorithms=said.get("ssf_algorithms") or RS256,
+        subject_issuers=(issuer,) if isinstance(issuer, str) else (),
+    )

@@ -1,12 +1,16 @@
-"""Google: Pub/Sub push (Gmail) at the app-wide URL, channel notifications (Calendar, Drive …) at hook endpoints.
+"""Google: Pub/Sub push (Gmail) and security events at the app-wide URL, channel notifications (Calendar …) at hook endpoints.
 
-The URL decides which of the two schemes counts, never the request: a delivery cannot choose the check it would pass.
+The URL decides whether the channel's secret counts, which is no signature: there a delivery cannot choose the check it
+would pass. At the app-wide URL the request tells what it is, and may: both checks there are strong by themselves, one
+signature by Google each, and a body that passes the one is nothing to the other.
 
 - Pub/Sub push carries an OIDC token. Any Google service account can have a token made for any audience, so `aud` is
   not enough: `email` must be the service account that the push subscription is configured with. The token does not
   cover the body, and Pub/Sub uses one for up to an hour, so it dates nothing (`signed_at` stays None).
 - A channel notification is not signed at all. What stands in for a signature is the channel's `token`, an unguessable
   secret of the hook endpoint, which Google repeats in a header.
+- Cross-Account Protection (RISC) sends security event tokens: the body is the signed token, and there is no
+  Authorization header (providers/secevent.py).
 
 Only the wrapped form of Pub/Sub push is read ("payload unwrapping" off, the default).
 
@@ -23,9 +27,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from providers import jwt, oauth, signatures
+from providers import jwt, oauth, secevent, secevent_events, signatures
 from providers.calls import Http, Request, Response, called, form
-from providers.contract import Delivery, Facts, Item, Sequence, Trust, Verified, event_name
+from providers.contract import Answer, Delivery, Facts, Item, Sequence, Trust, Verified, event_name
 from providers.errors import (
     GrantEnded,
     Malformed,
@@ -38,9 +42,16 @@ from providers.errors import (
     WrongAudience,
     WrongSender,
 )
+from providers.google_risc import API, host
+from providers.google_risc import stream_set_up as stream_set_up  # abilities of this module
+from providers.google_risc import stream_verify as stream_verify
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet
 from providers.oauth_calls import key_at
 from providers.reading import account, at, document, identifier, iso_instant, loads, text
+from providers.signals import Said, Signal
+from providers.urls import Base
+
+RISC = "https://developers.google.com/identity/protocols/risc#supported_event_types"
 
 FACTS = Facts(
     name="google",
@@ -63,6 +74,15 @@ FACTS = Facts(
     keys_url="https://www.googleapis.com/oauth2/v1/certs",
     keys_format="pem",
     ack_deadline_s=10.0,  # Pub/Sub's default ackDeadlineSeconds, which is the timeout of the push too
+    signals=secevent_events.tells(
+        dict.fromkeys(
+            (
+                *("sessions-revoked", "tokens-revoked", "token-revoked", "account-disabled", "account-enabled"),
+                "account-credential-change-required",
+            ),
+            RISC,
+        )
+    ),
 )
 
 # https://developers.google.com/identity/protocols/oauth2/web-server (endpoints, offline access, incremental consent,
@@ -72,7 +92,7 @@ OAUTH = OAuthFacts(
     token_url="https://oauth2.googleapis.com/token",
     revoke_url="https://oauth2.googleapis.com/revoke",  # takes either token, and no client authentication
     api_base="https://oauth2.googleapis.com",
-    api_hosts=("www.googleapis.com",),  # FACTS.keys_url
+    api_hosts=("www.googleapis.com", host(API)),  # FACTS.keys_url; security events
     issuer="https://accounts.google.com",  # https://accounts.google.com/.well-known/openid-configuration
     client_auth="post",
     pkce=True,
@@ -111,16 +131,31 @@ SPELT_OUT = {
 
 # Both are in use: googleapis/google-auth-library-python, google/oauth2/id_token.py
 ISSUERS = frozenset({"accounts.google.com", "https://accounts.google.com"})
+SUBJECT = "user"  # of account keys, as `identify` makes them
 LONGEST_TOKEN = 256  # characters that Google takes as a channel's `token`
 
 
 class Settings(BaseModel):
-    """What tells our Pub/Sub push subscription from everybody else's. Both, or neither where only channels are used."""
+    """What tells our Pub/Sub push subscription from everybody else's, and what security events are for."""
 
     model_config = ConfigDict(extra="forbid")
 
-    audience: str | None = Field(default=None, min_length=1)
+    audience: str | None = Field(
+        default=None, min_length=1, description="Of Pub/Sub's token; with its sender's address."
+    )
     service_account_email: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+$")
+    security_event_audiences: list[str] = Field(
+        default_factory=list,
+        max_length=50,
+        description="Client ids of the same project, besides the integration's own.",
+    )
+    # `issuer` of https://accounts.google.com/.well-known/risc-configuration
+    security_event_issuer: str = Field("https://accounts.google.com", pattern=r"^https://[!-~]{1,500}$")
+    risc_service_account: str | None = Field(
+        None, pattern=r"^[^@\s]+@[^@\s]+$", description="Whose key is a client secret here: may set up security events."
+    )
+    risc_key_id: str | None = Field(None, pattern=r"^[!-~]{1,200}$", description="The id of that key.")
+    risc_api: Base = Field(API, description="Google's RISC API, or what stands in for it.")
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
@@ -130,17 +165,47 @@ class Settings(BaseModel):
 
 
 def verify(delivery: Delivery, trust: Trust, now: datetime) -> Verified:
-    """Raise `Refused` unless Google sent this: by channel token at a hook endpoint, by OIDC token elsewhere."""
+    """Raise `Refused` unless Google sent this: by channel token at a hook endpoint, by OIDC or event token elsewhere."""
     if trust.endpoint:
         return _verify_channel(delivery, trust)
+    if _is_security_event(delivery):
+        return secevent.verify(delivery, _stream(trust), trust.keys, now)
     if any(name.startswith("x-goog-channel-") for name in delivery.headers):
         raise NotConfigured("channel notifications are taken at their hook endpoint only")
     return _verify_push(delivery, trust, now)
 
 
 def items(delivery: Delivery, verified: Verified) -> Sequence[Item]:
-    """One item: a notification of a channel, or a message of a Pub/Sub topic in its envelope."""
+    """One item: a notification of a channel, or a message of a Pub/Sub topic in its envelope; or a security event."""
+    if verified.scheme == secevent.SCHEME:
+        return secevent.items(delivery, verified, FACTS, SUBJECT)
     return [_notification(delivery) if verified.scheme == "channel_token" else _message(delivery.body)]
+
+
+def interpret(said: Said) -> Sequence[Signal]:
+    """What a security event says."""
+    return secevent_events.interpret(said)
+
+
+def redact(data: bytes) -> bytes:
+    """Token identifiers of security events."""
+    return secevent.redact(data)
+
+
+def decline(delivery: Delivery, refused: Refused) -> Answer | None:
+    """A security event is answered as RFC 8935 has it, also at a hook endpoint, where none is taken."""
+    return secevent.decline(delivery, refused) if _is_security_event(delivery) else None
+
+
+def token_marks(tokens: TokenSet) -> tuple[str, ...]:
+    """How `token-revoked` names a refresh token."""
+    return secevent_events.token_marks(tokens)
+
+
+def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
+    """With the host of the RISC API, where the settings name another one."""
+    api = settings.get("risc_api") or API
+    return OAUTH if api == API else replace(OAUTH, api_hosts=(*OAUTH.api_hosts, host(api)))
 
 
 def check_secret(secret: bytes) -> str | None:
@@ -239,6 +304,21 @@ async def _id_token(http: Http, app: App, token: str) -> dict[str, Any]:
         raise OddAnswer(f"id_token_{refused.reason}") from None
     jwt.check_id_token(claims, app, ISSUERS)
     return claims
+
+
+def _is_security_event(delivery: Delivery) -> bool:
+    """By its content type; which one Google sends is not verified, so the look of a JWT (`{"` in base64url) does too."""
+    return "authorization" not in delivery.headers and (secevent.carries(delivery) or delivery.body[:3] == b"eyJ")
+
+
+def _stream(trust: Trust) -> secevent.Stream:
+    issuer, more = trust.settings.get("security_event_issuer"), trust.settings.get("security_event_audiences") or ()
+    return secevent.Stream(
+        issuer=issuer if isinstance(issuer, str) else "https://accounts.google.com",
+        audiences=frozenset(one for one in (trust.client_id, *more) if one),
+        subject=SUBJECT,
+        subject_issuers=ISSUERS,
+    )
 
 
 def _verify_channel(delivery: Delivery, trust: Trust) -> Verified:

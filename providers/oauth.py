@@ -5,6 +5,8 @@ A module that connects accounts defines `OAUTH: OAuthFacts`, and may define
 - `oauth_facts(settings) -> OAuthFacts`: the facts of an integration with these settings, where they depend on them
   (default: `OAUTH`); ask for them by `Provider.oauth_for(settings)`, which also puts the operator's URL parts in,
 - `authorize(asked, app) -> Mapping[str, str]`: parameters of the authorization URL (default: `authorize_parameters`),
+- `check_callback(parameters, app) -> None`: where the provider signs what its callback brings: raise `errors.Refused` unless
+  it signed all of these `parameters` (state and code too), for this session; asked before the code is exchanged,
 - `token_sets(answer, asked) -> Mapping[profile, TokenSet]`: what a token answer holds, of an exchange and of a refresh
   alike (default: `token_set` for the profile that was asked for),
 - `classify(response) -> ProviderError | None`: what an answer of the token endpoint means (default: `refusal`),
@@ -15,8 +17,11 @@ A module that connects accounts defines `OAUTH: OAuthFacts`, and may define
   `{"installation": "42"}`,
 - `revoke(http, app, tokens) -> None`: end the grant at the provider; one that is gone already is no error,
 - `probe(http, app, tokens) -> frozenset[str] | None`: a cheap call with the access token; raises what it shows, tells the
-  scopes that the token has where the answer does (in the spelling of `TokenSet.scopes`), else None.
-- `token_marks(tokens) -> tuple[str, ...]`: what the provider may call this token set by in a signal, as account keys.
+  scopes that the token has where the answer does (in the spelling of `TokenSet.scopes`), else None,
+- `token_marks(tokens) -> tuple[str, ...]`: account keys by which a security event names one of these tokens, as in
+  `Item.accounts`; as good as the token to whoever guesses, so kept as keyed hashes only,
+- `stream_set_up(http, app, url)`, `stream_verify(http, app, state)`: have security events delivered to `url`, and have
+  one sent that repeats `state`.
 
 Source: RFC 6749, RFC 6750, RFC 7009, RFC 7636, RFC 9207, RFC 9700.
 """
@@ -99,6 +104,8 @@ class App:
 
     client_id: str
     client_secret: str = field(repr=False)
+    # Client secrets that are still listed beside it, newest first: a provider may go on signing with one of them.
+    older_secrets: tuple[str, ...] = field(repr=False, default=())
     settings: Mapping[str, Any] = field(repr=False, default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)  # URL parts: the settings' and the session's
     redirect_uri: str = ""
@@ -210,12 +217,11 @@ def settled(facts: OAuthFacts, settings: Mapping[str, Any]) -> OAuthFacts:
     )
 
 
-def told_apart(secrets: Sequence[bytes]) -> tuple[str, str]:
-    """An integration's client secrets, newest first, as (client secret, private key): a PEM text is the key."""
+def told_apart(secrets: Sequence[bytes]) -> tuple[tuple[str, ...], str]:
+    """An integration's client secrets, newest first, as (those that are texts, private key): a PEM text is the key."""
     texts = [secret.decode("utf-8", "replace") for secret in secrets]
     keys = [text for text in texts if text.lstrip().startswith("-----BEGIN ")]
-    plain = [text for text in texts if text not in keys]
-    return (plain[0] if plain else ""), (keys[0] if keys else "")
+    return tuple(text for text in texts if text not in keys), (keys[0] if keys else "")
 
 
 def token_request(facts: OAuthFacts, app: App, fields: Mapping[str, str]) -> Request:

@@ -16,16 +16,28 @@ from pydantic import BaseModel, ConfigDict
 
 import providers
 from providers.calls import Http, Response
-from providers.contract import Answer, Delivery, Facts, Item, Trust, Verified
-from providers.errors import ProviderError
+from providers.contract import Answer, Delivery, Facts, Item, KeySource, Trust, Verified
+from providers.errors import ProviderError, Refused
 from providers.oauth import App, Asked, Identity, OAuthFacts, TokenSet, settled
 from providers.signals import Said, Signal
 
 # Rooms of this package that are not a provider.
 SHARED = frozenset(
     {
-        *("calls", "contract", "errors", "jwt", "oauth", "oauth_calls", "reading", "registry", "signals", "signatures"),
-        *("slicing", "standard_items", "standard_signatures", "urls"),
+        *(
+            "calls",
+            "contract",
+            "errors",
+            "google_risc",
+            "graphql",
+            "jwt",
+            "oauth",
+            "oauth_calls",
+            "reading",
+            "registry",
+        ),
+        *("secevent", "secevent_events", "signals", "signatures", "slicing", "standard_items", "standard_signatures"),
+        "urls",
     }
 )
 
@@ -36,10 +48,13 @@ PARAMETERS = {
     "handshake": ("delivery", "trust"),
     "interpret": ("said",),
     "redact": ("data",),
+    "decline": ("delivery", "refused"),
+    "key_source": ("settings",),
     "check_secret": ("secret",),
     # Of connecting accounts: providers/oauth.py says what each is.
     "oauth_facts": ("settings",),
     "authorize": ("asked", "app"),
+    "check_callback": ("parameters", "app"),
     "token_sets": ("answer", "asked"),
     "classify": ("response",),
     "identify": ("http", "app", "tokens"),
@@ -47,8 +62,14 @@ PARAMETERS = {
     "revoke": ("http", "app", "tokens"),
     "probe": ("http", "app", "tokens"),
     "token_marks": ("tokens",),
+    # Of security events: providers/google_risc.py.
+    "stream_set_up": ("http", "app", "url"),
+    "stream_verify": ("http", "app", "state"),
 }
-OF_OAUTH = ("oauth_facts", "authorize", "token_sets", "classify", "identify", "mint", "revoke", "probe", "token_marks")
+OF_OAUTH = (
+    *("oauth_facts", "authorize", "check_callback", "token_sets", "classify", "identify", "mint", "revoke", "probe"),
+    *("token_marks", "stream_set_up", "stream_verify"),
+)
 
 
 class NoSettings(BaseModel):
@@ -70,11 +91,14 @@ class Provider:
     interpret: Callable[[Said], Sequence[Signal]] | None
     redact: Callable[[bytes], bytes] | None
     check_secret: Callable[[bytes], str | None] | None
+    decline: Callable[[Delivery, Refused], Answer | None] | None
+    key_source: Callable[[Mapping[str, Any]], KeySource | None] | None
     guarded_headers: frozenset[str]  # refused when doubled
     kept_headers: frozenset[str]  # go into the event
     oauth: OAuthFacts | None = None  # None: it connects no accounts; of one integration: `oauth_for`
     oauth_facts: Callable[[Mapping[str, Any]], OAuthFacts] | None = None
     authorize: Callable[[Asked, App], Mapping[str, str]] | None = None
+    check_callback: Callable[[Mapping[str, str], App], None] | None = None
     token_sets: Callable[[Mapping[str, Any], Asked], Mapping[str, TokenSet]] | None = None
     classify: Callable[[Response], ProviderError | None] | None = None
     identify: Callable[[Http, App, Mapping[str, TokenSet]], Awaitable[Identity]] | None = None
@@ -82,11 +106,25 @@ class Provider:
     revoke: Callable[[Http, App, TokenSet], Awaitable[None]] | None = None
     probe: Callable[[Http, App, TokenSet], Awaitable[frozenset[str] | None]] | None = None
     token_marks: Callable[[TokenSet], tuple[str, ...]] | None = None
+    stream_set_up: Callable[[Http, App, str], Awaitable[None]] | None = None
+    stream_verify: Callable[[Http, App, str], Awaitable[None]] | None = None
+
+    @property
+    def abilities(self) -> tuple[str, ...]:
+        """What it can do, by the names of its functions."""
+        return tuple(name for name in PARAMETERS if getattr(self, name) is not None)
 
     def oauth_for(self, settings: Mapping[str, Any]) -> OAuthFacts | None:
         """The OAuth facts of an integration with these settings; None: it connects no accounts."""
         facts = self.oauth if self.oauth_facts is None else self.oauth_facts(settings)
         return None if facts is None else settled(facts, settings)
+
+    def keys_at(self, settings: Mapping[str, Any]) -> KeySource | None:
+        """Where the keys are published that an integration with these settings trusts; None: it trusts none."""
+        if self.key_source is not None:
+            return self.key_source(settings)
+        facts = self.facts
+        return None if facts.keys_url is None else KeySource(facts.name, facts.keys_url, facts.keys_format)
 
 
 class ContractBroken(TypeError):
@@ -130,6 +168,8 @@ def load(module: ModuleType) -> Provider:
         interpret=getattr(module, "interpret", None),
         redact=getattr(module, "redact", None),
         check_secret=getattr(module, "check_secret", None),
+        decline=getattr(module, "decline", None),
+        key_source=getattr(module, "key_source", None),
         guarded_headers=frozenset(facts.signature_headers) | frozenset(facts.identity_headers),
         kept_headers=frozenset(facts.kept_headers) | frozenset(facts.identity_headers) | {"content-type", "user-agent"},
         oauth=oauth,

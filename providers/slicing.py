@@ -64,6 +64,28 @@ def blank(data: bytes, *path: str) -> bytes:
     return _filled(data, _strings(data, path))
 
 
+def blank_everywhere(data: bytes, name: str) -> bytes:
+    """`data` (JSON) with every string that is a member `name`, at any depth, blanked.    Raises: Malformed."""
+    spans: list[Span] = []
+
+    def walk(text: str, start: int) -> None:
+        if text[start] == "[":
+            for inner, _ in _children(text, start, MAX_ELEMENTS):
+                walk(text, inner)
+        for key, (inner, end) in _members(text, start, None):
+            if key == name and text[inner] == '"':
+                spans.append((inner + 1, end - 1))
+            walk(text, inner)
+
+    text = data.decode("latin-1")
+    try:
+        for start, _ in _spans(text, ()):
+            walk(text, start)
+    except RecursionError:
+        raise Malformed("too deep") from None
+    return _filled(data, spans)
+
+
 def blank_field(data: bytes, name: str) -> bytes:
     """`data` (form-encoded) with the value of field `name` blanked at the same length."""
     return _filled(data, list(_fields(data, name)))

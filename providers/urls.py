@@ -44,6 +44,13 @@ def base(url: str) -> str:
     return url
 
 
+def fixed(url: str) -> str:
+    """As `endpoint`, without {parts}: one place, whoever asks."""
+    if PART.search(url):
+        raise ValueError("must have no {parts}")
+    return endpoint(url)
+
+
 def _check_host(netloc: str) -> None:
     """A {part} in a host name is a whole label, and at least two labels behind it are the operator's own words."""
     if "{" not in netloc:
@@ -55,4 +62,5 @@ def _check_host(netloc: str) -> None:
 
 
 Endpoint = Annotated[str, AfterValidator(endpoint)]
+Fixed = Annotated[str, AfterValidator(fixed)]
 Base = Annotated[str, AfterValidator(base)]

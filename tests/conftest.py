@@ -17,11 +17,11 @@ from gateway.vault.keyring import Keyring, generate
 from tests import openbao, postgres
 from tests.clock import FakeClock
 
-# Tests that start, kill or load whole processes, or hold us to seconds. The others share the machine (`make test`).
+# Tests that load the whole machine, measure its memory, or hold us to seconds. The others share it (`make test`): one
+# that starts processes waits for what they say, however long that takes, on ports and in folders of its own.
 ALONE = (
-    "tests/benchmarks/", "tests/canaries/test_process.py", "tests/client/test_killed_workers.py", "tests/demo/",
-    "tests/embedded/", "tests/faults/", "tests/fuzz/", "tests/ops/", "tests/stream/test_restore.py",
-    "tests/vault/test_bench_rotate.py", "tests/web/test_away.py", "tests/web/test_schemathesis.py",
+    "tests/benchmarks/", "tests/client/test_killed_workers.py", "tests/demo/", "tests/embedded/", "tests/faults/",
+    "tests/fuzz/", "tests/vault/test_bench_rotate.py",
 )  # fmt: skip
 
 

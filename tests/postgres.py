@@ -41,8 +41,10 @@ FAST = {  # a test's data need not outlive the machine
     "full_page_writes": "off",
     "shared_buffers": "64MB",
     "max_connections": "200",
-    "max_wal_size": "1GB",
+    "max_wal_size": "256MB",
 }
+RAM = Path("/dev/shm")
+ROOMY = 4 * 1024**3  # bytes: what two sessions hold at the most is a good deal less
 _PREFIX = "posthouse-tests-"
 _LEFT_BEHIND_S = 60  # younger folders may belong to a session that is just starting
 
@@ -118,7 +120,7 @@ def server() -> Iterator[Server]:
         yield Server(other)
         return
     _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
     try:
         ours = asyncio.run(start(folder, settings=FAST))
         try:
@@ -155,9 +157,23 @@ async def _fill(template: Template, migrate: Callable[[str], Awaitable[None]]) -
         raise
 
 
+def _place() -> str:
+    """Where sessions work: in memory where that has room, because a clone is 500 small files and each costs a disk time.
+
+    By measure 17 ms a clone instead of 400. Not where programs may not run: root's may have to be copied there.
+    """
+    try:
+        there = os.statvfs(RAM)
+    except OSError:
+        return tempfile.gettempdir()
+    roomy = there.f_bavail * there.f_frsize >= ROOMY
+    usable = os.access(RAM, os.W_OK | os.X_OK) and not there.f_flag & getattr(os, "ST_NOEXEC", 0)
+    return str(RAM) if roomy and usable else tempfile.gettempdir()
+
+
 def _sweep() -> None:
     """End what a killed session left running (our own launcher adopts it), and remove its folder."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for folder in (found for place in {_place(), tempfile.gettempdir()} for found in Path(place).glob(f"{_PREFIX}*")):
         try:
             if folder.stat().st_uid == os.geteuid() and time.time() - folder.stat().st_mtime > _LEFT_BEHIND_S:
                 asyncio.run(_end(folder))

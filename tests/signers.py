@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests import signers_a, signers_b
+from tests import signers_a, signers_b, signers_c, signers_d
 from tests.signing import Signer
 
-SIGNERS: dict[str, Signer] = {**signers_a.SIGNERS, **signers_b.SIGNERS}
+SIGNERS: dict[str, Signer] = {**signers_a.SIGNERS, **signers_b.SIGNERS, **signers_c.SIGNERS, **signers_d.SIGNERS}

@@ -131,7 +131,7 @@ def microsoft(body: bytes, secret: bytes, now: datetime, *, delivery_id: str, ur
     return {"content-type": "application/json; charset=utf-8", "user-agent": "Microsoft.OData.Core"}
 
 
-def microsoft_sealed(body: bytes, secret: bytes) -> bytes:
+def microsoft_sealed(body: bytes, secret: bytes, now: datetime) -> bytes:
     return body.replace(CLIENT_STATE, b'"clientState":"' + secret + b'"')
 
 

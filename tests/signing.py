@@ -28,12 +28,16 @@ class Headers(Protocol):
 
 
 class Sealed(Protocol):
-    """The body with the authenticator put into it, where the provider sends it there (Graph's clientState)."""
+    """The body with what proves it put into it, where the provider sends that there (Graph's clientState, Linear's time)."""
 
-    def __call__(self, body: bytes, secret: bytes) -> bytes: ...
+    def __call__(self, body: bytes, secret: bytes, now: datetime) -> bytes: ...
 
 
-def _as_it_is(body: bytes, secret: bytes) -> bytes:
+def _as_it_is(body: bytes, secret: bytes, now: datetime) -> bytes:
+    return body
+
+
+def _whole(body: bytes) -> bytes:
     return body
 
 
@@ -47,6 +51,7 @@ class Signer:
     headers: Headers
     fresh: Callable[[str], bytes] | None = None  # an everyday body with this delivery id, where the id is in the body
     sealed: Sealed = _as_it_is
+    told: Callable[[bytes], bytes] = _whole  # what a sealed body says: items are slices of it (of a signed token)
     method: str = "POST"
     endpoint: bool = False  # sends to /hooks/{integration}/{endpoint}
     covers_body: bool = True  # False: the authenticator says nothing about the body (tokens, OIDC)
@@ -54,7 +59,9 @@ class Signer:
     signs_time: bool = True  # an old or a future signature is refused
     settings: Mapping[str, Any] = field(default_factory=dict)
     client_id: str | None = None
-    keys: Mapping[str, Any] = field(default_factory=dict, repr=False)  # Trust.keys
+    keys: Mapping[str, Any] = field(default_factory=dict, repr=False)  # Trust.keys; some: it is known by these alone
+    ack_status: int | None = None  # where they are not the provider's: of this way of sending
+    refused_status: int | None = None
 
 
 def signed(
@@ -70,7 +77,7 @@ def signed(
     """A delivery that `signer` signed at `now`; `headers` are put over those it made."""
     secret = signer.secrets[0] if secret is None else secret
     url = url or (URL + "/ep_1" if signer.endpoint else URL)
-    body = signer.sealed(signer.bodies[0] if body is None else body, secret)
+    body = signer.sealed(signer.bodies[0] if body is None else body, secret, now)
     made = signer.headers(body, secret, now, delivery_id=delivery_id, url=url)
     parts = urlsplit(url)
     return Delivery(

@@ -19,11 +19,10 @@ from gateway.errors import Unavailable
 from gateway.outbound import Outbound
 from gateway.published_keys import MAX_BYTES, PublishedKeys, max_age_s, parse
 from gateway.settings import Settings
-from providers.contract import Facts
+from providers.contract import KeySource
 from tests.clock import FakeClock
 
-FACTS = Facts(name="posty", title="Posty", docs_url="", keys_url="https://keys.example.com/jwks")
-KEYLESS = Facts(name="plain", title="Plain", docs_url="")
+POSTY = KeySource("posty", "https://keys.example.com/jwks")
 
 
 def jwks(*kids: str) -> bytes:
@@ -85,9 +84,9 @@ async def test_the_first_unknown_key_fetches_and_memory_answers_from_then_on(
     published: PublishedKeys, provider: Provider
 ) -> None:
     """By key id, as published."""
-    keys = await published.fetched(FACTS)
+    keys = await published.fetched(POSTY)
     assert keys["one"]["kty"] == "RSA"
-    assert published.held(FACTS) == keys
+    assert published.held(POSTY) == keys
     assert provider.asked == 1
 
 
@@ -95,26 +94,26 @@ async def test_memory_never_waits_and_sees_to_its_own_freshness(
     published: PublishedKeys, provider: Provider, clock: FakeClock
 ) -> None:
     """At first it is empty and a fetch starts; past max-age the old keys answer while the new ones come."""
-    assert dict(published.held(FACTS)) == {}
+    assert dict(published.held(POSTY)) == {}
     await settled(published)
-    assert set(published.held(FACTS)) == {"one"}
+    assert set(published.held(POSTY)) == {"one"}
     provider.body = jwks("two")
     clock.move(3599)
-    assert set(published.held(FACTS)) == {"one"}
+    assert set(published.held(POSTY)) == {"one"}
     await settled(published)
     assert provider.asked == 1
     clock.move(1)
-    assert set(published.held(FACTS)) == {"one"}
+    assert set(published.held(POSTY)) == {"one"}
     await settled(published)
-    assert set(published.held(FACTS)) == {"two"}
+    assert set(published.held(POSTY)) == {"two"}
     assert provider.asked == 2
 
 
 async def test_many_deliveries_at_once_ask_once(published: PublishedKeys, provider: Provider) -> None:
     """And each gets the answer, though one of them gives up waiting."""
     provider.hold = asyncio.Event()
-    published.held(FACTS)
-    waiting = [asyncio.create_task(published.fetched(FACTS)) for _ in range(50)]
+    published.held(POSTY)
+    waiting = [asyncio.create_task(published.fetched(POSTY)) for _ in range(50)]
     await provider.arrived.wait()
     waiting.pop().cancel()
     provider.hold.set()
@@ -126,13 +125,13 @@ async def test_forged_key_ids_do_not_make_us_call(
     published: PublishedKeys, provider: Provider, clock: FakeClock
 ) -> None:
     """Within a minute of a good answer an unknown id is simply unknown; after it we ask once more."""
-    await published.fetched(FACTS)
+    await published.fetched(POSTY)
     provider.body = jwks("one", "two")
     for _ in range(100):
-        assert set(await published.fetched(FACTS)) == {"one"}
+        assert set(await published.fetched(POSTY)) == {"one"}
     assert provider.asked == 1
     clock.move(60)
-    assert set(await published.fetched(FACTS)) == {"one", "two"}
+    assert set(await published.fetched(POSTY)) == {"one", "two"}
     assert provider.asked == 2
 
 
@@ -155,20 +154,20 @@ async def test_while_the_provider_is_away_old_keys_go_on(
     published: PublishedKeys, provider: Provider, clock: FakeClock, trouble: dict[str, Any]
 ) -> None:
     """Known keys verify; of an unknown one nobody can tell, so its delivery comes again; soon we ask again."""
-    await published.fetched(FACTS)
+    await published.fetched(POSTY)
     for name, value in trouble.items():
         setattr(provider, name, value)
     clock.move(7200)
-    assert set(published.held(FACTS)) == {"one"}
+    assert set(published.held(POSTY)) == {"one"}
     await settled(published)
-    assert set(published.held(FACTS)) == {"one"}
+    assert set(published.held(POSTY)) == {"one"}
     for _ in range(10):
         with pytest.raises(Unavailable):
-            await published.fetched(FACTS)
+            await published.fetched(POSTY)
     assert provider.asked == 2
     provider.status, provider.headers, provider.body = 200, {}, jwks("two")
     clock.move(5)
-    assert set(await published.fetched(FACTS)) == {"two"}
+    assert set(await published.fetched(POSTY)) == {"two"}
 
 
 @pytest.mark.parametrize("allowed", ["127.0.0.0/8", ""])
@@ -180,8 +179,8 @@ async def test_a_provider_that_cannot_be_reached_is_unavailable(clock: FakeClock
     outbound = Outbound(settings, clock)
     published = PublishedKeys(clock, settings, outbound)
     with pytest.raises(Unavailable):
-        await published.fetched(FACTS)
-    assert dict(published.held(FACTS)) == {}
+        await published.fetched(POSTY)
+    assert dict(published.held(POSTY)) == {}
     await published.close()
     await outbound.close()
 
@@ -189,16 +188,33 @@ async def test_a_provider_that_cannot_be_reached_is_unavailable(clock: FakeClock
 async def test_closing_cuts_what_is_under_way(published: PublishedKeys, provider: Provider) -> None:
     """A process that stops does not wait for a provider."""
     provider.hold = asyncio.Event()
-    published.held(FACTS)
+    published.held(POSTY)
     await provider.arrived.wait()
     await published.close()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("keys:")]
 
 
-async def test_a_provider_without_published_keys_has_none(published: PublishedKeys, provider: Provider) -> None:
-    """And nobody is asked."""
-    assert dict(published.held(KEYLESS)) == dict(await published.fetched(KEYLESS)) == {}
-    assert provider.asked == 0
+async def test_sources_are_told_apart_by_their_url(clock: FakeClock, tmp_path: Path) -> None:
+    """Two integrations of one provider trust two transmitters: neither gets the other's keys, nor pays for its trouble."""
+    one, other = Provider(body=jwks("of-one")), Provider(body=jwks("of-other"))
+    app = web.Application()
+    app.router.add_get("/one", one.answer)
+    app.router.add_get("/other", other.answer)
+    server = TestServer(app)
+    await server.start_server()
+    settings = Settings(_env_file=None, home=tmp_path, outbound_allow="127.0.0.0/8")
+    outbound = Outbound(settings, clock)
+    published = PublishedKeys(clock, settings, outbound)
+    here, there = (KeySource("ssf", str(server.make_url(path))) for path in ("/one", "/other"))
+    assert set(await published.fetched(here)) == {"of-one"}
+    other.status = 500
+    with pytest.raises(Unavailable):
+        await published.fetched(there)
+    assert set(published.held(here)) == {"of-one"}
+    assert (one.asked, other.asked) == (1, 1)
+    await published.close()
+    await outbound.close()
+    await server.close()
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ class Checker:
         """It works: whatever is said of it is not true of it now."""
         async with self._region.database.transaction() as tx:
             await grants.lock(tx, check.connection_id)
-            if await store.holds(tx, check):  # else asked anew meanwhile, or the refresh itself has told
+            if await self._may_decide(tx, check, due, found):  # else the refresh itself has told, perhaps
                 moves = [move for move in (self._lost(tx, due, found), self._acquitted(check, due, found)) if move]
                 await store.done(tx, check)
                 await grants.lived(tx, *check.name, asked_s)
@@ -154,9 +154,6 @@ class Checker:
     async def _dead(self, check: Check, due: Due, found: Found) -> Verdict:
         """The provider's second word, or the only one that there can be."""
         if check.why == "contested":
-            if check.signal == "resumed":
-                await self._drop(check)
-                return "dead"
             return await self._true(check, due, found)
         if found.answer == "no_means":
             await self._drop(check)
@@ -175,18 +172,43 @@ class Checker:
     async def _true(self, check: Check, due: Due, found: Found) -> Verdict:
         """A verified message, and the provider's own answer: it moves now."""
         assert check.signal is not None
-        because = Because(
-            cause=check.reason or check.signal, source="delivery", evidence=check.evidence, code=found.code,
-            occurred_at=check.occurred_at,
-        )  # fmt: skip
         async with self._region.database.transaction() as tx:
             await grants.lock(tx, check.connection_id)
-            if not await store.holds(tx, check):
+            if not await self._may_decide(tx, check, due, found):
                 return "overtaken"
             await store.done(tx, check)
-            move = due.move(check.signal, because, reason=check.reason, confirms=True)
-            (applied,) = await transitions.apply(tx, [move], self._new_id)
-        return "overtaken" if applied.outcome == "stale" else "dead"
+            signal, reason = check.signal, check.reason
+            if signal == "resumed":  # that is not so: what is said of it beside that is
+                (held,) = [
+                    one
+                    for one in await grants.of(tx, [check.connection_id])
+                    if one.access_profile == check.access_profile
+                ]
+                if not held.contested:
+                    return "dead"
+                signal, reason = "suspended", held.reason
+            because = Because(
+                cause=check.reason or check.signal, source="delivery", evidence=check.evidence, code=found.code,
+                occurred_at=check.occurred_at,
+            )  # fmt: skip
+            await transitions.apply(tx, [due.move(signal, because, reason=reason, confirms=True)], self._new_id)
+        return "dead"
+
+    async def _may_decide(self, tx: Db, check: Check, due: Due, found: Found) -> bool:
+        """Is what was asked about still what is in doubt? Under the connection's lock.
+
+        No: asked anew meanwhile, which gets an answer of its own; or the token set that was tried is no longer the
+        current one, and the question is put again.
+        """
+        if not await store.holds(tx, check):
+            return False
+        held = [one for one in await grants.of(tx, [check.connection_id]) if one.access_profile == check.access_profile]
+        grant = due.stored.grant
+        asked = (grant.generation, grant.token_version)
+        if found.answer == "refreshed" or [(one.generation, one.token_version) for one in held] == [asked]:
+            return True
+        await store.later(tx, check, 1.0, "overtaken")
+        return False
 
     async def _drop(self, check: Check) -> None:
         await store.done(self._region.database, check)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from gateway.cli.security_events import security_events
+
 if TYPE_CHECKING:
     from gateway.integrations.wanted import Purpose
 
@@ -21,6 +23,8 @@ PURPOSE = typer.Option(
     "", "--purpose", help="signing_secrets or client_secrets (default: what the provider signs with)"
 )
 NAME = typer.Argument(help="the integration's name, as it stands in its URL")
+
+app.command("security-events")(security_events)
 
 
 @app.command("list")

@@ -22,7 +22,7 @@ from gateway.connections.telling import Because, Word
 from gateway.database import Db
 from gateway.errors import Unavailable
 from gateway.vault.cipher import SealBroken
-from providers.errors import Misconfigured, OddAnswer, ProviderError, is_plain
+from providers.errors import Misconfigured, OddAnswer, ProviderError, Refused, is_plain
 from providers.oauth import Asked, Identity, TokenSet
 
 COMPLETE_S = 600.0  # how long the one-time code lives
@@ -40,6 +40,11 @@ class Returned:
     error: str | None = field(repr=False)
     iss: str | None = field(repr=False)
     more: Mapping[str, str] = field(repr=False)  # all but code and state: some providers say things there
+
+    @property
+    def all(self) -> dict[str, str]:
+        """Every parameter, as it came."""
+        return {**self.more, "state": self.state, **({} if self.code is None else {"code": self.code})}
 
 
 def read(query: bytes) -> Returned | None:
@@ -87,7 +92,7 @@ class Callback:
     async def _of_this_browser(self, found: Found, said: Returned) -> Outcome:
         try:
             party = parties.party(self._gateway, found.integration, found.session.parameters)
-            theirs = _is_from(party, said.iss)
+            theirs = _is_from(party, said.iss) and _is_signed(party, said)
         except ProviderError as error:
             return await self._flow.stopped(found, "misconfigured", error.code)
         if not theirs:
@@ -201,6 +206,17 @@ def _is_from(party: Party, iss: str | None) -> bool:
     if iss is None:
         return not party.facts.issuer_always
     return party.issuer is None or iss == party.issuer
+
+
+def _is_signed(party: Party, said: Returned) -> bool:
+    """Where a provider signs what it sends the browser back with, it must have signed this.    Raises: Misconfigured."""
+    if party.provider.check_callback is None:
+        return True
+    try:
+        party.provider.check_callback(said.all, party.app)
+    except Refused:
+        return False
+    return True
 
 
 async def _identified(party: Party, sets: Mapping[str, TokenSet]) -> Identity:

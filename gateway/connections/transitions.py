@@ -15,7 +15,7 @@ The caller owns the transaction. Nothing here waits for a provider.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -37,7 +37,7 @@ from gateway.stream.append import NewEvent
 # With these the grant is another one than before: whatever was in doubt was about the old one.
 ANEW: frozenset[Signal] = frozenset({"authorized", "narrowed", "left", "closed"})
 # These say anew why the grant is in its state, also where the state stays.
-TELLING: frozenset[Signal] = frozenset({"authorized", "narrowed", "refreshed", "scopes_lost", "doubted"})
+TELLING: frozenset[Signal] = frozenset({"authorized", "narrowed", "refreshed", "scopes_lost", "doubted", "left"})
 CONFIRM_AFTER_S = 600.0  # a terminal answer during an outage is not proof: a second one, this much later, is
 WAITED_S = 60.0
 
@@ -131,6 +131,7 @@ async def apply(
     for hint in hints:
         work.hint(hint, heard)
     if write is not None:
+        work.saves = True
         await write()
     await work.end(looked_back=looked_back)
     return applied
@@ -177,6 +178,7 @@ class _Work:
     def __init__(self, tx: Db, connections: Sequence[Connection], held: Sequence[Grant], new_id: NewId) -> None:
         self._tx, self._new_id = tx, new_id
         self.connections = {one.id: one for one in connections}
+        self._held, self.saves = held, False
         self._stands: dict[tuple[UUID, str | None], _Stand] = {
             (g.connection_id, g.access_profile): _Stand(
                 g.state, g.reason, g.generation, g.token_version, g.alive_at, g.contested
@@ -199,8 +201,7 @@ class _Work:
     async def begin(cls, tx: Db, ids: Sequence[UUID], new_id: NewId) -> _Work:
         """Raises: NotFound."""
         wanted = sorted(set(ids))
-        await store.lock_all(tx, wanted)
-        connections = await store.of(tx, wanted)
+        connections = await store.lock_all(tx, wanted)
         if len(connections) != len(wanted):
             raise NotFound("There is no such connection.")
         return cls(tx, connections, await grants.of(tx, wanted), new_id)
@@ -252,14 +253,30 @@ class _Work:
             for (id, profile), one in self._stands.items() if (id, profile) in self._changed and profile is not None
         })  # fmt: skip
         await grants.shred(tx, self._shreds)
-        await checks.drop(tx, list(self._drops - self._asks.keys()))
+        await checks.drop(tx, list(self._drops))
         await checks.ask(tx, list(self._asks.values()))
         await history.add(tx, self._entries)
         own = {
             id: (one.state, one.reason)
             for (id, profile), one in self._stands.items() if profile is None and (id, None) in self._changed
         }  # fmt: skip
-        await telling.settle(tx, self.words, self._new_id, own=own, more=self._events, looked_back=looked_back)
+        await telling.settle(
+            tx, self.words, self._new_id, own=own, more=self._events, looked_back=looked_back, known=self._known()
+        )
+
+    def _known(self) -> tuple[list[Connection], list[Grant]] | None:
+        """The connections that something is said of, and their grants, where nothing but states has changed."""
+        if self.saves:
+            return None
+        held = [self._now(grant) for grant in self._held if grant.connection_id in self.words]
+        return [one for one in self.connections.values() if one.id in self.words], held
+
+    def _now(self, grant: Grant) -> Grant:
+        name = (grant.connection_id, grant.access_profile)
+        if name not in self._changed:
+            return grant
+        now = self._stands[name]
+        return replace(grant, state=now.state, reason=now.reason, contested=now.contested)
 
     def _stand(self, move: Move) -> _Stand | None:
         """How its grant stands; one that a consent is about to make is `pending`."""
@@ -300,9 +317,10 @@ class _Work:
         if (to, reason) != (before, stand.reason):
             self._changed.add(name)
         if move.save is not None:
+            self.saves = True
             await move.save(to, reason)
             stand.generation, stand.token_version = move.made or (stand.generation, stand.token_version)
-        refuted = stand.contested and move.signal == "acquitted"
+        refuted = stand.contested and _acquits(move)
         self._settle_doubt(move, stand, to)
         outcome: Outcome = "stays" if to == before else "moved"
         if refuted and outcome == "stays":
@@ -332,18 +350,27 @@ class _Work:
             if move.again_in_s is not None and to == "suspect":
                 self._ask(move, "rejected" if move.failure and move.failure.error_class == "rejected" else "refused",
                           move.again_in_s)  # fmt: skip
-        elif move.signal in ANEW or to in ("revoked", "closed") or move.signal in ("acquitted", "refused", "ran_out"):
+        elif self._decides(move, stand, to):
             self._drops.add(name)
+            self._asks.pop(name, None)
             if stand.contested:
                 stand.contested = False
                 self._changed.add(name)
-        elif move.signal in ("refreshed", "scopes_lost") and not stand.contested:
-            self._drops.add(name)
+
+    def _decides(self, move: Move, stand: _Stand, to: State) -> bool:
+        """Is nothing left to be asked? What a verified message says is asked about while the grant may still be let go on."""
+        if move.signal in ANEW or _acquits(move) or move.confirms:
+            return True
+        if to in ("revoked", "closed", "reauth_required"):
+            return True
+        return move.signal in ("refreshed", "scopes_lost", "refused", "ran_out") and not stand.contested
 
     def _ask(self, move: Move, why: Why, due_in_s: float, *, waits: bool = False) -> None:
         assert move.access_profile is not None
         name = (move.connection, move.access_profile)
-        contested = why == "contested"
+        contested, before = why == "contested", self._asks.get(name)
+        if before is not None and before.why == "contested" and (not contested or before.signal == "revoked"):
+            return  # that is the graver question
         self._asks[name] = Ask(
             connection_id=move.connection, access_profile=move.access_profile, provider=move.provider, why=why,
             signal=move.signal if contested else None, reason=move.reason or move.because.cause,
@@ -365,6 +392,11 @@ class _Work:
             occurred_at=because.occurred_at, generation=stand.generation or None,
             token_version=stand.token_version or None, state_before=stand.state, state_after=to,
         )  # fmt: skip
+
+
+def _acquits(move: Move) -> bool:
+    """A probe's word; an operator's (who lets go what a restore has set aside) proves nothing of what is in doubt."""
+    return move.signal == "acquitted" and move.because.source != "operator"
 
 
 def _entry(

@@ -125,7 +125,7 @@ class Hooks:
         try:
             return await take(self._gateway, Arrival(integration, endpoint, region, delivery), now)
         except Refused as refused:
-            return await self._refuse(integration, endpoint, refused, exchange.headers, body, now)
+            return await self._refuse(integration, endpoint, refused, exchange.headers, body, now, delivery)
 
     def _find(self, raw_path: bytes) -> tuple[Integration, str | None]:
         """The integration that `/hooks/…` names, and the endpoint's name. Raises: Unknown, Unavailable."""
@@ -184,8 +184,13 @@ class Hooks:
         headers: Iterable[tuple[bytes, bytes]],
         body: bytes,
         now: datetime | None = None,
+        delivery: Delivery | None = None,
     ) -> Answer:
-        status = refused.status or integration.provider.facts.refused_status
+        provider = integration.provider
+        status = refused.status or provider.facts.refused_status
+        told = None if delivery is None or provider.decline is None else provider.decline(delivery, refused)
+        if told is not None:
+            status = told.status
         count_refused(integration, refused.reason)
         self._gateway.refusals.record(
             integration=integration.id,
@@ -198,6 +203,8 @@ class Hooks:
             digest=(await run(len(body), hashlib.sha256, body)).digest(),
             at=now or self._gateway.clock.now(),
         )
+        if told is not None:
+            return told
         allow = (("allow", ", ".join(sorted(METHODS))),) if status == 405 else ()
         return Answer(status, refused.reason.encode(), headers=allow)
 

@@ -24,6 +24,7 @@ from providers.calls import Request
 from providers.errors import ProviderError
 from tests import postgres
 from tests.canaries.acts import Story
+from tests.serving import serving
 from tests.stream.making import until
 
 
@@ -132,13 +133,8 @@ async def repeating() -> AsyncIterator[str]:
         await send({"type": "http.response.body", "body": body})
 
     bound = listen.bind("127.0.0.1:0", "a Vault that repeats")
-    server = listen.server(app)
-    serving = asyncio.create_task(server.serve([bound]))
-    try:
-        yield listen.url_of(bound)
-    finally:
-        server.should_exit = True
-        await serving
+    async with serving(listen.server(app), bound) as url:
+        yield url
 
 
 async def commands(story: Story, settings: Settings, folder: Path) -> None:

@@ -18,6 +18,7 @@ from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.web.app import private_app
 from gateway.web.hooks import public_door
+from tests.serving import end
 from tests.stream.making import connect, event, keep
 from tests.wire import Wire, wire
 
@@ -67,14 +68,14 @@ class Town:
         self._running = None
         if drained:
             gateway.drain()
+            await asyncio.gather(*(end(*each) for each in zip(servers, serving, strict=True)))
         else:
             await self.line.cut()
-        for server in servers:
-            server.should_exit = True
-            server.force_exit = not drained
-            for task in [] if drained else list(server.server_state.tasks):
-                task.cancel()
-        await asyncio.gather(*serving)
+            for server in servers:
+                server.should_exit = server.force_exit = True
+                for task in list(server.server_state.tasks):
+                    task.cancel()
+            await asyncio.gather(*serving)
         await gateway.close()
         await self.line.mend()
 

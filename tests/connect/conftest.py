@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from gateway.vault.tokens import Place
 from gateway.web.hooks import public_door
 from tests.connect.browser import Browser, query_of
 from tests.fakes.provider import FakeProvider, fake_provider
+from tests.serving import serving
 from tests.web.conftest import Api, served
 
 BACK = "https://app.example.com/connected"
@@ -138,11 +138,10 @@ async def opening(settings: Settings, clock: Clock) -> AsyncIterator[Town]:
     gateway = await Gateway.open(
         settings.model_copy(update={"public_url": url, "outbound_allow": ["127.0.0.0/8"]}), clock
     )
-    server = listen.direct(public_door(gateway))
-    serving = asyncio.create_task(server.serve([bound]))
     redirects = [f"{url}/oauth/callback/{name}" for name in ("sandbox", "other")]
     try:
         async with (
+            serving(listen.direct(public_door(gateway)), bound),
             served(gateway) as api,
             fake_provider(clock, redirect_uris=redirects, webhook_url=f"{url}/hooks/sandbox") as provider,
         ):
@@ -154,8 +153,6 @@ async def opening(settings: Settings, clock: Clock) -> AsyncIterator[Town]:
                 for browser in town.browsers:
                     await browser.close()
     finally:
-        server.should_exit = True
-        await serving
         await gateway.close()
 
 

@@ -6,7 +6,6 @@ what it was asked, in order: (path, token).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from providers.calls import Http
 from providers.errors import GrantEnded, OddAnswer, Unreachable
 from providers.oauth import App, Identity, OAuthFacts, TokenSet
 from providers.registry import Provider, all_providers
+from tests.serving import serving as listening
 
 NAME = "toy"
 FACTS = OAuthFacts(
@@ -152,12 +152,9 @@ async def serving(**facts: Any) -> AsyncIterator[Toy]:
     ]
     bound = listen.bind("127.0.0.1:0", "toy")
     server = listen.server(Starlette(routes=routes))
-    task = asyncio.create_task(server.serve([bound]))
-    toy.url = listen.url_of(bound)
-    all_providers()[NAME] = provider(**facts)
-    try:
-        yield toy
-    finally:
-        del all_providers()[NAME]
-        server.should_exit = True
-        await task
+    async with listening(server, bound) as toy.url:
+        all_providers()[NAME] = provider(**facts)
+        try:
+            yield toy
+        finally:
+            del all_providers()[NAME]

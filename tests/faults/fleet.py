@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from gateway.migrate import migrate_for_tests
 from gateway.vault.keyring import Keyring, generate
 from tests.faults.mail import NAMES
 from tests.flows.house import wanted
-from tests.ops.processes import environment
+from tests.ops.processes import environment, free_port
 from tests.signers import SIGNERS
 
 PATIENCE_S = 60
@@ -39,7 +38,7 @@ class Gateway:
     """One `posthouse serve`, always at the same two ports."""
 
     def __init__(self, settings: Mapping[str, str], log: Path) -> None:
-        public, private = _free_port(), _free_port()
+        public, private = free_port(), free_port()
         self.public, self.private = f"http://127.0.0.1:{public}", f"http://127.0.0.1:{private}"
         self._environment = environment(
             {**settings, "public_listen": f"127.0.0.1:{public}", "private_listen": f"127.0.0.1:{private}"}
@@ -204,15 +203,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-
-
-def _free_port() -> int:
-    """Below those that the system gives away by itself, so that it is still free when a killed gateway comes back."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

@@ -40,7 +40,7 @@ class Mail:
         """Headers and body of an attempt at `now`."""
         signer = SIGNERS[self.name]
         secret = signer.secrets[2 if self.forged else 0]
-        body = signer.sealed(self.body, secret)
+        body = signer.sealed(self.body, secret, now)
         return signer.headers(body, secret, now, delivery_id=f"chaos-{self.number}", url=url + target), body
 
 

@@ -9,16 +9,16 @@ import pytest
 from gateway.clock import Clock
 from gateway.service import Gateway
 from gateway.settings import Settings
-from tests.flows.house import House, opened, publishing
+from tests.flows.house import House, all_keys, opened
 from tests.web.conftest import Api, served
 
 
 @pytest.fixture
 async def gateway(settings: Settings, clock: Clock) -> AsyncIterator[Gateway]:
-    """The parts of one process; it finds Google's keys at a server of ours."""
-    async with publishing() as url:
+    """The parts of one process; it finds published keys at servers of ours."""
+    async with all_keys() as urls:
         made = await Gateway.open(
-            settings.model_copy(update={"keys_urls": {"google": url}, "outbound_allow": ("127.0.0.0/8",)}), clock
+            settings.model_copy(update={"keys_urls": urls, "outbound_allow": ("127.0.0.0/8",)}), clock
         )
         yield made
         await made.close()

@@ -21,8 +21,10 @@ from gateway.web.hooks import public_door
 from providers.registry import all_providers
 from tests.flows import raw
 from tests.flows.raw import Answer
+from tests.serving import serving
 from tests.signers import SIGNERS
 from tests.signers_b import GOOGLE_PUBLISHED
+from tests.signers_d import PUBLISHED as TRANSMITTER_KEYS
 from tests.signing import Signer, fresh
 
 KEPT = """SELECT seq, type, integration_id, connections, tenants, content_type, delivery::text, data
@@ -65,10 +67,10 @@ class House:
         signer = SIGNERS[name]
         delivery_id = delivery_id or str(ids.uuid7(self.gateway.clock.now()))
         secret = signer.secrets[0] if secret is None else secret
-        body = signer.sealed(fresh(signer, delivery_id) if body is None else body, secret)
+        now = at or self.gateway.clock.now()
+        body = signer.sealed(fresh(signer, delivery_id) if body is None else body, secret, now)
         target = target or self.targets[name]
         url = self.gateway.settings.public_url + target
-        now = at or self.gateway.clock.now()
         return target, signer.headers(body, secret, now, delivery_id=delivery_id, url=url), body
 
     async def deliver(self, name: str, body: bytes | None = None, **how: Any) -> Answer:
@@ -107,7 +109,7 @@ def wanted(name: str, signer: Signer, secrets: Sequence[bytes] | None = None) ->
     """The integration that knows a signer's newest secret (or these)."""
     provider = all_providers()[signer.provider]
     known = tuple(signer.secrets[:1] if secrets is None else secrets)
-    if signer.endpoint or provider.facts.signs_with == "keys":
+    if signer.endpoint or signer.keys:
         known = ()
     made = Wanted(
         name=integration_name(name), provider=signer.provider, client_id=signer.client_id, settings=signer.settings,
@@ -139,18 +141,13 @@ async def declare(house: House, name: str, *, state: endpoints.State = "live", c
 async def opened(gateway: Gateway) -> AsyncIterator[House]:
     """The public listener of `gateway` on a free port."""
     bound = listen.bind("127.0.0.1:0", "public")
-    server = listen.direct(public_door(gateway))
-    serving = asyncio.create_task(server.serve([bound]))
-    try:
-        yield House(gateway, listen.url_of(bound))
-    finally:
-        server.should_exit = True
-        await serving
+    async with serving(listen.direct(public_door(gateway)), bound) as url:
+        yield House(gateway, url)
 
 
 @asynccontextmanager
-async def publishing(keys: Mapping[str, str] = GOOGLE_PUBLISHED) -> AsyncIterator[str]:
-    """A URL at which `keys` are published, as Google publishes its certificates."""
+async def publishing(keys: Mapping[str, Any] = GOOGLE_PUBLISHED) -> AsyncIterator[str]:
+    """A URL at which `keys` are published: by key id, as Google publishes its certificates."""
     server = await asyncio.start_server(partial(_publish, json.dumps(dict(keys)).encode()), "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     try:
@@ -158,6 +155,14 @@ async def publishing(keys: Mapping[str, str] = GOOGLE_PUBLISHED) -> AsyncIterato
     finally:
         server.close()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def all_keys() -> AsyncIterator[dict[str, str]]:
+    """`Settings.keys_urls` by which a gateway finds the keys of every signer that has some."""
+    transmitter = {"keys": list(TRANSMITTER_KEYS.values())}
+    async with publishing() as google, publishing(transmitter) as jwks:
+        yield {"google": google, "ssf": jwks, "generic-oauth2": jwks}
 
 
 async def _publish(document: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -16,6 +16,7 @@ from providers.contract import Answer
 from tests.flows import raw
 from tests.flows.house import House, declare, metric, opened
 from tests.flows.raw import connected
+from tests.serving import serving
 
 LOCK = "SELECT pg_advisory_lock(hashtext('posthouse.append'))"
 ALSO = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -143,7 +144,7 @@ async def test_who_waits_for_a_commit_when_the_server_stops_is_answered(gateway:
     """With `connection: close`; an idle connection ends at once, and the server when all are answered."""
     bound = listen.bind("127.0.0.1:0", "public")
     server = listen.direct(public_door(gateway))
-    serving = asyncio.create_task(server.serve([bound]))
+    running = asyncio.create_task(server.serve([bound]))
     house = House(gateway, listen.url_of(bound))
     await declare(house, "github")
     async with connected(house.url) as idle, connected(house.url) as waiting:
@@ -154,11 +155,11 @@ async def test_who_waits_for_a_commit_when_the_server_stops_is_answered(gateway:
                 assert len(await house.kept()) == 1
             server.should_exit = True
             assert await idle.ended() == b""
-            assert not serving.done()
+            assert not running.done()
         answer = await waiting.answer()
         assert (answer.status, answer.header("connection")) == (200, "close")
         assert await waiting.ended() == b""
-        await serving
+        await running
     assert server.unfinished() == 0
     assert len(await house.kept()) == 2
 
@@ -220,13 +221,8 @@ async def test_a_target_that_is_no_path_is_no_request(house: House, target: str)
 async def answering(door: Door) -> AsyncIterator[str]:
     """A server of that door."""
     bound = listen.bind("127.0.0.1:0", "public")
-    server = listen.direct(door)
-    serving = asyncio.create_task(server.serve([bound]))
-    try:
-        yield listen.url_of(bound)
-    finally:
-        server.should_exit = True
-        await serving
+    async with serving(listen.direct(door), bound) as url:
+        yield url
 
 
 async def test_no_value_of_an_answer_begins_another_header() -> None:

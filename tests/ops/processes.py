@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
+import socket
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
@@ -68,3 +70,15 @@ async def posthouse(*arguments: str, settings: Mapping[str, str]) -> AsyncIterat
             if stream is not None:
                 await stream.read()
         process._transport.close()  # type: ignore[attr-defined]  # else its pipes are closed by the collector, with a warning
+
+
+def free_port() -> int:
+    """Below those that the system gives away by itself: still free when we come to it, or a killed gateway comes back."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

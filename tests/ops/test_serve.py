@@ -9,7 +9,6 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
@@ -21,7 +20,7 @@ from gateway.database import Database
 from gateway.integrations import store
 from gateway.integrations.wanted import Wanted
 from gateway.vault.keyring import Keyring, generate
-from tests.ops.processes import Command, posthouse
+from tests.ops.processes import Command, free_port, posthouse
 from tests.signers import SIGNERS
 
 GITHUB = SIGNERS["github"]
@@ -102,7 +101,7 @@ async def test_sigterm_turns_it_unready_closes_streams_with_their_cursor_and_fin
 ) -> None:
     """Not ready at once, but serving; then the stream ends, the half-sent delivery is kept, and the status is 0."""
     bearer = {"authorization": f"Bearer {key}"}
-    async with posthouse("serve", settings={**environment, "drain_pause_s": "1.5"}) as command:
+    async with posthouse("serve", settings={**environment, "drain_pause_s": "3"}) as command:
         public, private = await urls(command)
         assert (await http.get(f"{private}/healthz")).status == 200
         assert (await http.get(f"{private}/readyz")).status == 200
@@ -151,13 +150,12 @@ async def test_it_starts_before_its_database_and_is_ready_when_that_is_there(
     environment: dict[str, str], dsn: str, http: aiohttp.ClientSession
 ) -> None:
     """Containers start in any order: alive, not ready, deliveries 503 with Retry-After; then it comes up by itself."""
-    public, private = await _two_free_addresses()
-    away, behind = await _two_free_addresses()
+    public, private = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    away = f"127.0.0.1:{free_port()}"
     settings = {
         **environment, "public_listen": public, "private_listen": private,
         "database_url": f"postgresql://posthouse@{away}{urlsplit(dsn).path}?sslmode=disable",
     }  # fmt: skip
-    assert behind
     async with posthouse("serve", settings=settings) as command:
         assert b"serve.waiting" in await asyncio.wait_for(_line(command), 30)
         assert (await http.get(f"http://{private}/healthz")).status == 200
@@ -210,7 +208,7 @@ async def test_a_worker_has_no_public_listener(environment: dict[str, str], http
 
 async def test_two_processes_share_a_port_if_both_are_told_to(environment: dict[str, str]) -> None:
     """`--reuse-port`; without it the second says in one line that the port is taken."""
-    public, private = await _two_free_addresses()
+    public, private = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     settings = {**environment, "public_listen": public, "private_listen": private}
     async with posthouse("serve", "--reuse-port", settings=settings) as first:
         await first.until("ready")
@@ -267,17 +265,6 @@ async def _refuses_connections(url: str) -> None:
 async def _line(command: Command) -> bytes:
     assert command.process.stderr is not None
     return await command.process.stderr.readline()
-
-
-async def _two_free_addresses() -> tuple[str, str]:
-    async def nobody(reader: Any, writer: Any) -> None: ...
-
-    servers = [await asyncio.start_server(nobody, "127.0.0.1", 0) for _ in range(2)]
-    found = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers]
-    for server in servers:
-        server.close()
-        await server.wait_closed()
-    return found[0], found[1]
 
 
 class _way_to:  # noqa: N801  (used like a function)

@@ -147,6 +147,26 @@ CASES: dict[str, Case] = {
             "scope": "read_write",
         },
     ),
+    "shopify": Case(
+        provider="shopify",
+        parts={"shop": "shop-1"},
+        scopes={"reader": ("read_products", "write_orders", "read_orders")},
+        answer={
+            "access_token": "shpat_1",
+            "scope": "read_products,write_orders",
+            "expires_in": 3600,
+            "refresh_token": "shprt_1",
+            "refresh_token_expires_in": 7776000,
+        },
+    ),
+    "zoom": Case(provider="zoom", answer={**BOTH, "scope": "read write", "api_url": "https://api.zoom.us"}),
+    "zoom/admin": Case(provider="zoom", settings={"managed": "admin"}, answer={**BOTH, "scope": "read write"}),
+    "linear": Case(provider="linear", answer={**BOTH, "expires_in": 86399, "scope": "read write"}),
+    "linear/app": Case(
+        provider="linear",
+        settings={"actor": "app", "oauth_client_id": "c1c2c3c4-0000-4000-8000-000000000001"},
+        answer={**BOTH, "expires_in": 86399, "scope": ["read", "write"]},
+    ),
     "sandbox": Case(
         provider="sandbox",
         settings={"base_url": "http://127.0.0.1:8090"},

@@ -6,7 +6,7 @@ Every `Tells` of `FACTS.signals` needs a sample here (test_signals.py looks). A 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +17,8 @@ from providers.signals import Said, Signal
 from tests.signers import SIGNERS
 from tests.signers_a import github_pull_request, slack_event, stripe_event, stripe_thin_event
 from tests.signers_b import microsoft_body, microsoft_lifecycle, sandbox_event
+from tests.signers_c import linear_revocation, shopify_shop, zoom_deauthorization
+from tests.signers_d import CAEP, OAUTH, RISC, by_token, google_event, ssf_event
 from tests.signing import NOW, Signer, signed, trusting
 
 
@@ -132,7 +134,55 @@ def microsoft(event: str, **changed: Any) -> Sample:
     return Sample(provider="microsoft", event=f"lifecycle.{event.lower()}", body=body)
 
 
+def shopify(topic: str, body: bytes, *, events: bool = False) -> Sample:
+    """https://shopify.dev/docs/api/webhooks/latest, in the headers of either family."""
+    return Sample(
+        provider="shopify",
+        signer="shopify/events" if events else None,
+        event=topic.replace("/", "."),
+        body=body,
+        headers={"shopify-topic" if events else "x-shopify-topic": topic},
+    )
+
+
+SCOPES_UPDATE = json.dumps(
+    {"id": 1, "previous": ["read_products"], "current": ["read_orders"], "updated_at": "2026-11-23T07:00:00-05:00"}
+).encode()
+
+
+def linear(kind: str, **members: Any) -> Sample:
+    """linear/linear, packages/sdk/src/schema.graphql: OAuthAppWebhookPayload, OAuthAuthorizationWebhookPayload"""
+    return Sample(
+        provider="linear", event=f"{kind.lower()}.revoked", body=linear_revocation(**{"type": kind} | members)
+    )
+
+
+def security(signer: str, name: str, uri: str, make: Callable[..., bytes], **said: Any) -> Sample:
+    """A security event token, as tests.signers_d has the bodies of; RISC, OAuth and CAEP have one shape."""
+    return Sample(
+        provider=SIGNERS[signer].provider, event=f"security.{name}", body=make(uri=uri + name, **said), signer=signer
+    )
+
+
+RISC_EVENTS = ("sessions-revoked", "account-disabled", "account-enabled", "account-credential-change-required")
+MORE_RISC_EVENTS = ("credential-compromise", "account-purged")
+CAEP_EVENTS = ("session-revoked", "credential-change", "token-claims-change", "device-compliance-change")
+
 SAMPLES: list[Sample] = [
+    *(security("google/secevent", name, RISC, google_event) for name in RISC_EVENTS),
+    security("google/secevent", "account-disabled", RISC, google_event, reason="hijacking"),
+    security("google/secevent", "tokens-revoked", OAUTH, google_event),
+    security("google/secevent", "token-revoked", OAUTH, google_event, subject=by_token()),
+    *(
+        security(signer, name, uri, ssf_event)
+        for signer in ("ssf", "generic-oauth2/secevent")
+        for uri, names in ((RISC, RISC_EVENTS + MORE_RISC_EVENTS), (CAEP, CAEP_EVENTS), (OAUTH, ("tokens-revoked",)))
+        for name in names
+    ),
+    *(
+        security(signer, "token-revoked", OAUTH, ssf_event, subject=by_token())
+        for signer in ("ssf", "generic-oauth2/secevent")
+    ),
     slack({"type": "tokens_revoked", "tokens": {"oauth": ["U1"], "bot": ["U2BOT"]}}),
     slack({"type": "app_uninstalled"}),
     slack({"type": "team_access_revoked", "team_ids": ["T1XX3", "TXX34"]}, team_id=None, enterprise_id="E1"),
@@ -151,6 +201,12 @@ SAMPLES: list[Sample] = [
     microsoft("reauthorizationRequired"),
     microsoft("subscriptionRemoved"),
     microsoft("missed"),
+    *(shopify("app/uninstalled", shopify_shop(), events=events) for events in (False, True)),
+    *(shopify("app/scopes_update", SCOPES_UPDATE, events=events) for events in (False, True)),
+    Sample(provider="zoom", event="app_deauthorized", body=zoom_deauthorization()),
+    linear("OAuthApp"),
+    linear("OAuthApp", oauthClientId="c1c2c3c4-0000-4000-8000-000000000001"),
+    *(linear("OAuthAuthorization", userId="u-1", activeTokensForUser=left) for left in (0, 1)),
     Sample(
         provider="sandbox",
         event="grant.revoked",

@@ -61,7 +61,7 @@ def test_what_the_provider_signed_is_accepted(signer: Signer, provider: Provider
         found = provider.items(delivery, verified)
         assert found
         for item in found:
-            assert item.data in delivery.body
+            assert item.data in signer.told(delivery.body)
             assert item.data or not delivery.body
 
 
@@ -122,7 +122,7 @@ def test_old_and_future_signatures_are_refused(signer: Signer, provider: Provide
 
 def test_secrets_rotate(signer: Signer, provider: Provider) -> None:
     """The old secret is accepted while it is listed, and the answer says that it was the old one."""
-    if provider.facts.signs_with == "keys":
+    if signer.keys:
         pytest.skip("its keys are the provider's own")
     new, old, _ = signer.secrets
     both = trusting(signer, new, old)
@@ -137,7 +137,7 @@ def test_without_a_secret_nothing_is_accepted(signer: Signer, provider: Provider
     nothing = Trust(secrets=(), endpoint=signer.endpoint)
     with pytest.raises(Refused):
         provider.verify(signed(signer), nothing, NOW)
-    if provider.facts.signs_with != "keys":
+    if not signer.keys:
         for secret in (b"", b" "):
             with pytest.raises(Refused):
                 provider.verify(signed(signer), trusting(signer, secret), NOW)
@@ -184,7 +184,7 @@ def test_any_signed_body_gives_items_or_is_refused(name: str, body: bytes, conte
         return
     assert found
     for item in found:
-        assert item.data in delivery.body
+        assert item.data in signer.told(delivery.body)
         assert EVENT_NAME.fullmatch(item.event)
         for key in (*item.accounts, "-" if item.dedupe is None else item.dedupe, item.content_type):
             assert key.encode()
@@ -223,7 +223,7 @@ def test_no_secret_is_in_anything_that_is_printed(signer: Signer, provider: Prov
 
 def test_secrets_of_the_right_form_raise_no_complaint(signer: Signer, provider: Provider) -> None:
     """And a complaint about a bad one is one line that does not quote it."""
-    if provider.check_secret is None:
+    if provider.check_secret is None or signer.keys:
         return
     for secret in signer.secrets:
         assert provider.check_secret(secret) is None

@@ -55,7 +55,7 @@ def test_a_private_key_among_the_client_secrets_is_told_by_its_form() -> None:
     """The newest of each kind; and the hour is passed on."""
     of = integration("github", client_secrets=(PEM, b"new", b"old"), settings={"app_slug": "posthouse-test"})
     app = exchange.app_of(of, "https://hooks.example.com", now=NOW)
-    assert (app.client_secret, app.private_key) == ("new", PEM.decode())
+    assert (app.client_secret, app.older_secrets, app.private_key) == ("new", ("old",), PEM.decode())
     assert app.now == NOW
     assert app.redirect_uri == "https://hooks.example.com/oauth/callback/mine"
     assert exchange.facts_of(of).minted == ("installation",)

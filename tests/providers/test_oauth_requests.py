@@ -214,6 +214,6 @@ def test_nobody_but_the_operator_chooses_what_the_operator_fixed() -> None:
     facts = CASES["microsoft"].facts
     assert "/organizations/" in oauth.filled(facts.token_url, facts, fixed)
     assert oauth.told_apart([b"-----BEGIN RSA PRIVATE KEY-----\n", b"new", b"old"]) == (
-        "new",
+        ("new", "old"),
         "-----BEGIN RSA PRIVATE KEY-----\n",
     )

@@ -100,6 +100,37 @@ PROBED = [
         tells=False,
     ),
     Probed(
+        case="shopify",
+        call=("POST", "https://shop-1.myshopify.com/admin/api/2026-10/graphql.json"),
+        works=answer(
+            {
+                "data": {
+                    "currentAppInstallation": {
+                        "accessScopes": [{"handle": "read_products"}, {"handle": "write_orders"}]
+                    }
+                }
+            }
+        ),
+        over=answer({"errors": "[API] Invalid API key or access token (unrecognized login or wrong password)"}, 401),
+        lacks=answer({"errors": [{"extensions": {"code": "ACCESS_DENIED"}}]}),
+    ),
+    Probed(
+        case="zoom",
+        call=("GET", "https://api.zoom.us/v2/users/me"),
+        works=answer({"id": "x1yCzABCDEfg23HiJKl4mN", "account_id": "AAAAAABBBB"}),
+        over=answer({"code": 124, "message": "Invalid access token."}, 401),
+        lacks=answer({"code": 4711, "message": "Invalid access token, does not contain scopes."}, 400),
+        tells=False,
+    ),
+    Probed(
+        case="linear",
+        call=("POST", "https://api.linear.app/graphql"),
+        works=answer({"data": {"viewer": {"id": "u-1"}, "organization": {"id": "o-1"}}}),
+        over=answer({"errors": [{"extensions": {"code": "AUTHENTICATION_ERROR"}}]}, 401),
+        lacks=answer({"errors": [{"extensions": {"code": "FORBIDDEN"}}]}, 403),
+        tells=False,
+    ),
+    Probed(
         case="sandbox",
         call=("GET", "http://127.0.0.1:8090/api/me"),
         works=answer({"sub": "user-1", "scopes": ["read", "write"]}),

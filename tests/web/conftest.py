@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +18,7 @@ from gateway.access import keys
 from gateway.service import Gateway
 from gateway.web.app import private_app
 from gateway.web.routing import Route
+from tests.serving import serving
 
 
 @dataclass
@@ -55,16 +55,13 @@ class Api:
 async def served(gateway: Gateway, *more: Route) -> AsyncIterator[Api]:
     """The private listener of `gateway` on a free port, with `more` routes."""
     bound = listen.bind("127.0.0.1:0", "private")
-    server = listen.server(private_app(gateway, more))
-    serving = asyncio.create_task(server.serve([bound]))
-    try:
-        async with httpx.AsyncClient(base_url=listen.url_of(bound), timeout=20, trust_env=False) as http:
-            api = Api(listen.url_of(bound), gateway, "", http)
-            api.admin = await api.key("admin")
-            yield api
-    finally:
-        server.should_exit = True
-        await serving
+    async with (
+        serving(listen.server(private_app(gateway, more)), bound) as url,
+        httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http,
+    ):
+        api = Api(url, gateway, "", http)
+        api.admin = await api.key("admin")
+        yield api
 
 
 @pytest.fixture
