@@ -27,7 +27,7 @@ TOKENS = """INSERT INTO gateway.tokens (connection_id, access_profile, tenant_id
               FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bytea[], $5::bytea[]) AS n(id, tenant, version, access, refresh)"""
 EXPIRE = "UPDATE gateway.tokens SET issued_at = gateway.now() - interval '1 hour', expires_at = gateway.now()"
 LAST = "UPDATE gateway.tokens SET sealed_refresh = NULL, has_refresh = false, expires_at = NULL"
-AT_ONCE = 16
+AT_ONCE = 8  # fewer than the connections of the pool
 
 
 @dataclass
