@@ -11,11 +11,12 @@ be an outage's. What the promises forbid is looked for in every state. `python -
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from gateway.connections.fences import Fence, weigh
 from gateway.connections.machine import Signal, step
@@ -23,7 +24,12 @@ from gateway.connections.states import ISSUED, State
 
 TICK_S, MARGIN_S = 100, 60  # a tick is longer than the margin, and long enough for a second answer to count
 START = datetime(2026, 1, 1, tzinfo=UTC)
-MOST = {"tick": 1, "messages": 2, "generation": 2, "version": 3, "serial": 4}
+KINDS = (
+    ("token", 0),
+    ("nothing", 0),
+    ("time", -1),
+    ("time", 1),
+)  # what a message knows, and by how much its clock is off
 
 Mutation = Literal[
     "generation",
@@ -99,6 +105,12 @@ class Explorer:
     """All that can be reached, with one fence taken out or none."""
 
     without: Mutation | None = None
+    # How far it goes: ticks, messages and their kinds, token sets by refreshes, checks.
+    ticks: int = 1
+    messages: int = 1
+    kinds: tuple[tuple[str, int], ...] = KINDS
+    versions: int = 3
+    checks: int = 3
 
     def explore(self, most: int = 2_000_000) -> tuple[int, World | None]:
         """How many states there are, and the first that breaks a promise."""
@@ -136,11 +148,11 @@ class Explorer:
         yield from self._completer(w)
 
     def _provider(self, w: World) -> Iterator[World]:
-        if w.now < MOST["tick"]:
+        if w.now < self.ticks:
             yield w._replace(now=w.now + 1)
         latest = w.generation + (w.consent is not None)
-        if w.dead < latest and len(w.messages) < MOST["messages"]:
-            for knows, skew in (("token", 0), ("nothing", 0), ("time", -1), ("time", 1)):
+        if w.dead < latest and len(w.messages) < self.messages:
+            for knows, skew in self.kinds:
                 yield w._replace(dead=latest, messages=(*w.messages, Message(latest, knows, w.now, skew)))
 
     def _follower(self, w: World) -> Iterator[World]:
@@ -181,7 +193,7 @@ class Explorer:
     def _checker(self, w: World) -> Iterator[World]:
         q = w.checker
         if q is None:
-            if w.check is not None and w.serial < MOST["serial"]:
+            if w.check is not None and w.serial < self.checks:
                 why, serial = w.check[0], w.serial + 1
                 again = why == "refused" and self._much_later(w)
                 if w.state not in ISSUED:
@@ -221,7 +233,7 @@ class Explorer:
     def _refresher(self, w: World) -> Iterator[World]:
         q = w.refresher
         if q is None:
-            if w.state in ISSUED and not w.contested and w.version < MOST["version"]:
+            if w.state in ISSUED and not w.contested and w.version < self.versions:
                 again = self._much_later(w)
                 if w.check is None or again:
                     yield w._replace(refresher=Question(0, w.generation, w.version, "refresh", again))
@@ -247,7 +259,7 @@ class Explorer:
 
     def _completer(self, w: World) -> Iterator[World]:
         if w.consent is None:
-            if w.generation < MOST["generation"]:
+            if w.generation < 2:
                 yield w._replace(consent=w.now)
             return
         yield w._replace(
@@ -312,15 +324,30 @@ class Explorer:
         return after
 
 
-if __name__ == "__main__":
-    import time
+# Every kind of message by itself; and two that know nothing, one after the question about the other.
+SPANS: tuple[dict[str, Any], ...] = ({}, {"messages": 2, "kinds": KINDS[1:2], "versions": 2, "checks": 4})
 
-    for left_out in (*MUTATIONS, None):
+
+def explored(without: Mutation | None) -> tuple[int, World | None]:
+    """All spans: how many states, and the first that breaks a promise."""
+    number = 0
+    for span in SPANS:
+        states, broken = Explorer(without, **span).explore()
+        number += states
+        if broken is not None:
+            return number, broken
+    return number, None
+
+
+def main() -> None:
+    for left_out in (None, *MUTATIONS):
         began = time.monotonic()
-        number, broken = Explorer(left_out).explore()
+        number, broken = explored(left_out)
+        said = broken.bad if broken else "every promise holds"
         print(
-            f"without {left_out or 'nothing'}: {number} states, {broken.bad if broken else 'every promise holds'} ({time.monotonic() - began:.1f} s)",
-            flush=True,
+            f"without {left_out or 'nothing'}: {number} states, {said} ({time.monotonic() - began:.1f} s)", flush=True
         )
-        if broken and not left_out:
-            print(broken)
+
+
+if __name__ == "__main__":
+    main()
