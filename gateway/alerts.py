@@ -119,6 +119,25 @@ ALERTS = (
         "Start its workers, or raise POSTHOUSE_RETENTION_DAYS on every process before the day is dropped.",
     ),
     Alert(
+        "PosthouseFollowerLag", "posthouse_consumer_lag_seconds{consumer=\"posthouse.lifecycle\"} > 30", "2m", "page",
+        "Revocations are heard {{ $value }} s late: our own follower of the stream is behind.",
+        "No process follows, they fail at the database, or far more comes than they carry. Meanwhile tokens that were "
+        "withdrawn are handed out.",
+        "Look for `follower.failed` in the logs; `posthouse consumers list` shows which processes follow.",
+    ),
+    Alert(
+        "PosthouseSetAside", "posthouse_set_aside_events > 0", "5m", "ticket",
+        "{{ $value }} deliveries could not be digested in region {{ $labels.region }}: what they say moves nothing.",
+        "A provider sends another shape than it documents, or an interpreter of ours is at fault.",
+        "`posthouse deliveries set-aside` names the errors; after an update `posthouse deliveries redrive --all`.",
+    ),
+    Alert(
+        "PosthouseProviderDegraded", "posthouse_provider_degraded == 1", "5m", "page",
+        "{{ $labels.provider }} fails for everybody: the guard holds, and its failures move no connection.",
+        "An outage there, or our app or network is blocked there. Unexpired tokens are served on.",
+        "The provider's status page; `posthouse providers` shows what waits. It ends by itself when three checks pass.",
+    ),
+    Alert(
         "PosthouseApiErrors",
         "sum(rate(posthouse_http_requests_total{status=~\"5..\"}[5m])) "
         "> 0.05 * sum(rate(posthouse_http_requests_total[5m]))", "5m", "ticket",

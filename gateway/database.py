@@ -67,7 +67,7 @@ class Database:
         """Connect.    Raises: one of AWAY."""
         self._pool = await asyncpg.create_pool(
             self.dsn, min_size=1, max_size=self._size, timeout=2, command_timeout=30,
-            server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=300,
+            server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=300, reset=_as_it_is,
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -104,9 +104,11 @@ class Database:
             raise Unavailable("the database is away") from error
 
     @asynccontextmanager
-    async def transaction(self, isolation: str = "read_committed") -> AsyncIterator[Db]:
+    async def transaction(
+        self, isolation: str = "read_committed", limit_s: float | None = None
+    ) -> AsyncIterator[Db]:  # fmt: skip
         """One connection in a transaction: committed at the end of the block, rolled back by an exception."""
-        async with self.acquire() as connection, cast(Any, connection).transaction(isolation=isolation):
+        async with self.acquire(limit_s) as connection, cast(Any, connection).transaction(isolation=isolation):
             yield connection
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
@@ -128,6 +130,11 @@ class Database:
     async def executemany(self, sql: str, args: Sequence[Sequence[Any]]) -> None:
         async with self.acquire() as connection:
             await connection.executemany(sql, args)
+
+
+async def _as_it_is(connection: object) -> None:
+    """Nothing to put back: a transaction that was left open is over by now (asyncpg sees to that), and whoever wants settings,
+    or to listen, has a connection of its own. The usual reset would be one more round trip after every statement."""
 
 
 class Listener:

@@ -14,7 +14,9 @@ from gateway.checking.asking import Asking
 from gateway.checking.checker import Checker
 from gateway.checking.reports import Reports
 from gateway.clock import Clock, SystemClock
-from gateway.connections import conditions
+from gateway.connections import conditions, expiring
+from gateway.connections.expiring import Expiring
+from gateway.connections.retention import Retention
 from gateway.database import AWAY, Database
 from gateway.ending.worker import Worker
 from gateway.endpoints.cache import EndpointCache
@@ -146,6 +148,16 @@ class Gateway:
             *(asyncio.create_task(follower.follow(), name="follower") for follower in self._followers),
             *(asyncio.create_task(self._checks_of(self.checkers[r.name])) for r in self.regions),
             *(asyncio.create_task(every(UPKEEP_EVERY_S, r.upkeep.run_once, name="upkeep")) for r in self.regions),
+            *(
+                asyncio.create_task(
+                    every(UPKEEP_EVERY_S, Retention(r.database, self.settings.history_days).run_once, name="retention")
+                )
+                for r in self.regions
+            ),
+            *(
+                asyncio.create_task(every(expiring.EVERY_S, self.expiring(r).run_once, name="expiring"))
+                for r in self.regions
+            ),
         ]
         if self.bao is not None:
             self._loops.append(asyncio.create_task(every(openbao.RENEW_EVERY_S, self.bao.run_once, name="openbao")))
@@ -160,13 +172,7 @@ class Gateway:
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        try:
-            await self.write_refusals()
-            await holders.leave(self.control, self._process)
-            for follower in self._followers:
-                await follower.leave()
-        except (Unavailable, AttributeError, *AWAY):
-            pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
+        await asyncio.gather(self._write_notes(), *map(_left, self._followers))
         await self.catalog.close()
         await self.published_keys.close()
         await self.refresher.close()
@@ -177,6 +183,13 @@ class Gateway:
         if self.bao is not None:
             await self.bao.close()
         await self.control.close()
+
+    async def _write_notes(self) -> None:
+        try:
+            await self.write_refusals()
+            await holders.leave(self.control, self._process)
+        except (Unavailable, AttributeError, *AWAY):
+            pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
 
     async def _checks_of(self, checker: Checker) -> None:
         await every(CHECKS_EVERY_S, checker.run_once, name="checks", wake=checker.wake)
@@ -235,6 +248,10 @@ class Gateway:
         url = self.settings.public_url
         return Worker(region, self.regions, self.control, self.catalog, self.outbound, url, self.clock)
 
+    def expiring(self, region: Region) -> Expiring:
+        """What tells of grants there that only a reconnect will keep."""
+        return Expiring(region.database, self.settings.expiring_soon_days, self.new_id)
+
     async def look_for_restores(self) -> None:
         """Set aside what must not be refreshed if a database was put back to an earlier point."""
         for region in self.regions:
@@ -244,6 +261,13 @@ class Gateway:
         """Put the buffered notes about refused deliveries where `GET /v1/refusals` reads them."""
         for region in self.regions:
             await self.refusals.flush(region.database)
+
+
+async def _left(follower: Follower) -> None:
+    try:
+        await follower.leave()
+    except (Unavailable, *AWAY):
+        pass  # its leases end by themselves
 
 
 async def _up(database: Database) -> int:

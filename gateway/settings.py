@@ -50,13 +50,20 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(20.0, gt=0, description="then: this long for accepted requests to finish")
 
     retention_days: int = Field(7, ge=1, description="how long the stream keeps events (whole days are dropped)")
+    history_days: int = Field(400, ge=1, description="how long the histories of connections are kept")
+    expiring_soon_days: int = Field(
+        7,
+        ge=1,
+        le=365,
+        description="how long ahead `connection.expiring_soon` says that only a reconnect keeps a connection",
+    )
     poll_s: float = Field(0.5, gt=0, le=5, description="poll behind a lost wake-up")
     stale_control_s: float = Field(
         300.0, ge=0, description="how long keys and routes are served from memory while control is away"
     )
     keys_urls: dict[str, str] = Field(
         default_factory=dict,
-        description='where a provider\'s public keys are fetched instead, as JSON `{"google": URL}`: for tests and mirrors',
+        description='where providers\' public keys are fetched instead, as JSON `{"google": URL}`: for tests and mirrors',
     )
     key_backend: Annotated[str, Field(pattern="^(local|transit)$")] = Field(
         "local", description="what wraps the tenants' data keys: the `local` keyring, or `transit` of Vault / OpenBao"

@@ -112,6 +112,10 @@ IMPLIED = {
     "write:packages": {"read:packages"},
 }
 
+# Of an installation's permissions, each holding those before it: `permissions` in the answer at
+# https://docs.github.com/en/rest/apps/apps#create-an-installation-access-token-for-an-app
+LEVELS = ("read", "write", "admin")
+
 # https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app/generating-a-json-web-token-jwt-for-a-github-app
 JWT_BACKDATED_S = 60
 JWT_LIFE_S = 9 * 60  # ten minutes at most, by GitHub's clock
@@ -265,6 +269,8 @@ async def identify(http: Http, app: App, tokens: Mapping[str, TokenSet]) -> Iden
 async def mint(http: Http, app: App, accounts: Sequence[str]) -> TokenSet:
     """A token of the installation that `accounts` name; `parameters` keeps its id for the next time.
 
+    Its scopes are the permissions that the owner has accepted: `contents:read`.
+
     https://docs.github.com/en/rest/apps/apps#create-an-installation-access-token-for-an-app
     Raises: GrantEnded (it is uninstalled), Suspended, Misconfigured (the key is not the app's).
     """
@@ -278,7 +284,10 @@ async def mint(http: Http, app: App, accounts: Sequence[str]) -> TokenSet:
     expires, now = iso_instant(answer.get("expires_at")), _now(app)
     found = oauth.token_set(OAUTH, {"access_token": answer.get("token")})
     life_s = INSTALLATION_TTL_S if expires is None else int((expires - now).total_seconds())
-    return replace(found, expires_in_s=max(0, min(life_s, INSTALLATION_TTL_S)), parameters={"installation": number})
+    return replace(
+        found, expires_in_s=max(0, min(life_s, INSTALLATION_TTL_S)), parameters={"installation": number},
+        scopes=_permitted(answer.get("permissions")),
+    )  # fmt: skip
 
 
 async def revoke(http: Http, app: App, tokens: TokenSet) -> None:
@@ -305,6 +314,14 @@ async def probe(http: Http, app: App, tokens: TokenSet) -> frozenset[str] | None
     response = await _answer(http, _get("/rate_limit", tokens.access_token))
     response.json()  # a page in its place says nothing.    Raises: OddAnswer
     return _whole(oauth.scopes_of(response.headers.get("x-oauth-scopes"), ",")) or None
+
+
+def _permitted(said: Any) -> frozenset[str] | None:
+    """`{"contents": "write"}` as scopes, with the levels that a level holds; None where the answer does not tell."""
+    if not isinstance(said, dict):
+        return None
+    held = {name: LEVELS[: LEVELS.index(level) + 1] for name, level in said.items() if level in LEVELS}
+    return frozenset(f"{name}:{level}" for name, levels in held.items() for level in levels)
 
 
 def _whole(scopes: frozenset[str] | None) -> frozenset[str] | None:

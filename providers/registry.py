@@ -109,6 +109,11 @@ class Provider:
     stream_set_up: Callable[[Http, App, str], Awaitable[None]] | None = None
     stream_verify: Callable[[Http, App, str], Awaitable[None]] | None = None
 
+    @property
+    def abilities(self) -> tuple[str, ...]:
+        """What it can do, by the names of its functions."""
+        return tuple(name for name in PARAMETERS if getattr(self, name) is not None)
+
     def oauth_for(self, settings: Mapping[str, Any]) -> OAuthFacts | None:
         """The OAuth facts of an integration with these settings; None: it connects no accounts."""
         facts = self.oauth if self.oauth_facts is None else self.oauth_facts(settings)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic_core import PydanticUndefined
 
+from gateway.connections.machine import TABLE
+from gateway.connections.states import STATES, fold
 from gateway.settings import Settings
 from gateway.web.app import ROUTES
+from tests import drawings
 
-README = Path("README.md")
+README, ARCHITECTURE = Path("README.md"), Path("ARCHITECTURE.md")
+DRAWN = ((README, "telling", drawings.telling), (ARCHITECTURE, "machine", drawings.machine),
+         (ARCHITECTURE, "folding", drawings.folding))  # fmt: skip
 SIZING = ("bare uvicorn/s", "gateway/s", "one INSERT a request/s", "p50 ms", "p99 ms", "mean batch", "commits/s")
 
 
@@ -44,6 +52,27 @@ def test_the_configuration_table_is_the_settings_class() -> None:
     assert between(README.read_text(), "settings") == settings_table()
 
 
+@pytest.mark.parametrize(("file", "name", "draw"), DRAWN, ids=[name for _, name, _ in DRAWN])
+def test_what_is_drawn_from_the_code_is_not_old(file: Path, name: str, draw: Callable[[], str]) -> None:
+    """The machine's picture, the fold, what each provider can tell: `python -m tests.test_docs` draws them anew."""
+    assert between(file.read_text(), name) == draw()
+
+
+def test_the_picture_shows_every_move() -> None:
+    """Each pair of the table that moves stands on the edge between its states, and nothing else does."""
+    edges = re.findall(r"^    (\w+) --> (\w+): (.+)$", between(ARCHITECTURE.read_text(), "machine"), re.MULTILINE)
+    shown = {(before, signal): after for before, after, signals in edges for signal in signals.split(", ")}
+    assert shown == {
+        (state, signal): to for state, row in TABLE.items() for signal, to in row.items() if to not in (None, state)
+    }
+
+
+def test_grants_may_be_folded_one_after_the_other() -> None:
+    """So the picture of two says all: of any three, in whatever order, it comes to the same."""
+    for three in product([state for state in STATES if state != "closed"], repeat=3):
+        assert fold(three) == fold([fold(three[:2]), three[2]]), three
+
+
 def test_every_path_in_readme_is_a_route() -> None:
     """No curl line that ends in a 404."""
     templates = {re.sub(r"\{[^}]+\}", "[^/]+", route.path) for route in ROUTES}
@@ -67,7 +96,9 @@ def test_every_room_that_architecture_names_exists() -> None:
 
 
 def main() -> None:
-    """Write the made parts of README anew."""
+    """Write the made parts of README and ARCHITECTURE anew."""
+    for file, name, draw in DRAWN:
+        file.write_text(replaced(file.read_text(), name, draw()))
     text = replaced(README.read_text(), "settings", settings_table())
     bench = Path("build/bench/ingest.json")
     if bench.exists():

@@ -27,13 +27,19 @@ ACTIONS = frozenset(
         "keys:read",
         "keys:write",
         "refusals:read",
+        "set_aside:read",
+        "set_aside:write",
+        "providers:read",
+        "providers:write",
     }
 )
 
 ADMIN = "admin"
 ROLES: dict[str, frozenset[str] | Literal["*"]] = {
     ADMIN: "*",
-    "reader": frozenset({"events:read", "consumers:read", "connections:read"}),  # looks, changes nothing
+    "reader": frozenset(
+        {"events:read", "consumers:read", "connections:read", "providers:read"}
+    ),  # looks, changes nothing
     "consumer": frozenset({"events:read", "consumers:read", "consumers:write"}),  # a worker on the stream
 }
 

@@ -21,12 +21,12 @@ from gateway.tokens import rotation
 from gateway.tokens.refresh import Refresher
 from gateway.tokens.rotation import Due
 from gateway.vault.cipher import SealBroken
-from providers.errors import GrantEnded, Misconfigured, OddAnswer, ProviderError, ScopeLacking
+from providers.errors import GrantEnded, OddAnswer, ProviderError, ScopeLacking
 
 NEW_S = 60.0  # a token set younger than this is not renewed for a report that nothing confirms
 
-# alive: it works; refreshed: it was renewed, so it works; dead: it does not; untold: the access token works, which does
-# not say it; overtaken: it is another one by now; too_new, no_means: nothing could be asked; undecided: no usable answer.
+# alive: it works; refreshed: it was renewed, so it works; dead: a probe, refused: the token endpoint, says that it does not;
+# overtaken: it is another one by now; too_new: asked a moment ago; no_means: nothing can be asked; undecided: no usable answer.
 Answer = Literal["alive", "refreshed", "dead", "refused", "overtaken", "too_new", "no_means", "undecided"]
 
 
@@ -110,8 +110,8 @@ class Asking:
             return Found(answer="dead", code=error.code)
         except ScopeLacking:
             return Found(answer="alive")
-        except (Misconfigured, SealBroken) as error:  # not the provider's word on this grant
-            return Found(answer="no_means", code=getattr(error, "code", "seal_broken"))
+        except SealBroken:
+            return Found(answer="undecided", code="seal_broken")
         except OddAnswer as error:
             await rotation.odd(due, self._refresher.new_id)
             return Found(answer="undecided", code=error.code)

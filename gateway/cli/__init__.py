@@ -15,11 +15,13 @@ from gateway.cli import (
     deploy,
     doctor,
     events,
+    history,
     integrations,
     keyring,
     keys,
     migrate,
     openapi,
+    providers,
     restored,
     sandbox,
     serve,
@@ -47,9 +49,11 @@ app.command("sandbox")(sandbox.sandbox)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(connections.app, name="connections")
+connections.app.command("history")(history.history)
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(events.app, name="events")
 app.add_typer(consumers.app, name="consumers")
+app.add_typer(providers.app, name="providers")
 app.add_typer(keyring.app, name="keyring")
 
 

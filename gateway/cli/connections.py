@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from gateway.adoption.lines import Outcome
-    from gateway.connections.store import Connection
-    from gateway.regions import Region
     from gateway.service import Gateway
 
 app = typer.Typer(help="Connections: accounts of tenants at integrations.", no_args_is_help=True)
@@ -80,11 +78,11 @@ def show(connection: str = typer.Argument(help="conn_…")) -> None:
         from dataclasses import asdict
 
         from gateway.cli import output
-        from gateway.cli.opened import at_hand
+        from gateway.cli.opened import at_hand, located
         from gateway.connections import grants
 
         async with at_hand() as it:
-            region, found = await _located(it, connection)
+            region, found = await located(it, connection)
             held = await grants.of(region.database, [found.id])
         output.as_json({**asdict(found), "grants": [asdict(grant) for grant in held]})
 
@@ -173,12 +171,12 @@ def close(connection: str = typer.Argument(help="conn_…")) -> None:
     """End a connection: no token of it is handed out any more. A serving process revokes them at the provider."""
 
     async def run() -> None:
-        from gateway.cli.opened import at_hand
+        from gateway.cli.opened import at_hand, located
         from gateway.connections import store
         from gateway.ending import closing
 
         async with at_hand() as it:
-            region, found = await _located(it, connection)
+            region, found = await located(it, connection)
             await closing.end(region, it.catalog, found.id, it.new_id)
             ended = await store.get(region.database, found.id)
         print(f"closed {connection}; revocation at the provider: {ended.revocation or 'nothing to revoke'}")
@@ -304,16 +302,3 @@ def _integration(it: Gateway, name: str) -> UUID | None:
     if found is None:
         raise SetupError("there is no integration of that name (see `posthouse integrations list`)")
     return found.id
-
-
-async def _located(it: Gateway, connection: str) -> tuple[Region, Connection]:
-    from gateway import ids
-    from gateway.connections import store
-    from gateway.errors import SetupError
-
-    id = ids.parse(ids.CONNECTION, connection)
-    for region in it.regions:
-        found = None if id is None else await store.find(region.database, id)
-        if found is not None:
-            return region, found
-    raise SetupError("there is no such connection (conn_ and 32 hex digits)")

@@ -45,9 +45,12 @@ def reset(
 
     async def run() -> None:
         from gateway.cli.opened import opened
+        from gateway.errors import SetupError
         from gateway.stream import consumers
 
         place = _place(to)
+        if name.startswith(consumers.OURS):
+            raise SetupError(f"consumers whose names begin with {consumers.OURS} are Posthouse's own")
         async with opened() as it:
             await consumers.reset(it.region, name, place)
         print(f"{name} goes on from {to}")

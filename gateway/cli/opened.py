@@ -19,6 +19,8 @@ from gateway.errors import SetupError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.connections.store import Connection
+    from gateway.regions import Region
     from gateway.service import Gateway
     from gateway.vault.backend import KeyBackend
     from gateway.vault.keyring import Keyring
@@ -117,3 +119,16 @@ async def at_hand() -> AsyncIterator[Gateway]:
         yield gateway
     finally:
         await gateway.close()
+
+
+async def located(it: Gateway, connection: str) -> tuple[Region, Connection]:
+    """A connection and where it lives.    Raises: SetupError, there is none."""
+    from gateway import ids
+    from gateway.connections import store
+
+    id = ids.parse(ids.CONNECTION, connection)
+    for region in it.regions:
+        found = None if id is None else await store.find(region.database, id)
+        if found is not None:
+            return region, found
+    raise SetupError("there is no such connection (conn_ and 32 hex digits)")

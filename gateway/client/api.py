@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from secrets import token_hex
 from types import TracebackType
 from typing import Any
@@ -134,6 +134,17 @@ class Client:
         """Register an account of a tenant at an integration; `accounts` are the keys its deliveries carry."""
         body = {"tenant": tenant, "integration": integration, "accounts": list(accounts), **more}
         return await self._made("POST", "/v1/connections", body | _named("external_id", external_id))
+
+    async def history(self, connection: str) -> AsyncIterator[dict[str, Any]]:
+        """What every signal about a connection led to, newest first, page by page: entries as the API's document says."""
+        path, more = f"/v1/connections/{quote(connection, safe='')}/history", {"limit": "200"}
+        while True:
+            page = await self.request("GET", path, params=more)
+            for entry in page["items"]:
+                yield entry
+            if page["next_cursor"] is None:
+                return
+            more["cursor"] = page["next_cursor"]
 
     async def token(self, connection: str, access_profile: str | None = None, min_ttl_s: int = 60) -> Token:
         """The current access token of a connection, refreshed first if it expires within `min_ttl_s`.

@@ -166,9 +166,8 @@ class Completion:
         done = await store.find(tx, session.id)
         self._count(done)
         left = [] if same else [grant for name, grant in held.items() if name not in session.profiles]
-        await grants.shred(tx, [(connection.id, grant.access_profile) for grant in left])
         moves = [_consented(tx, session, one, one.new) for one in placed if one.new is not None]
-        moves += [_left(grant) for grant in left]
+        moves += [_left(tx, grant) for grant in left]
         narrow = (
             {} if moves else {connection.id: Word(CONSENT, "scopes_missing")}
         )  # too narrow: the former grant goes on
@@ -266,9 +265,13 @@ def _consented(tx: Db, session: Session, one: Placed, new: NewTokens) -> Move:
     )  # fmt: skip
 
 
-def _left(grant: Grant) -> Move:
-    """A grant of the account that was left: its tokens are no longer this connection's."""
+def _left(tx: Db, grant: Grant) -> Move:
+    """A grant of the account that was left: its tokens are no longer this connection's, nor what a refresh still brings."""
+
+    async def save(state: State, reason: str | None) -> None:
+        await grants.leave(tx, grant)
+
     return Move(
         connection=grant.connection_id, access_profile=grant.access_profile, signal="left", because=CONSENT,
-        fence=NAMED_FOR_EVER, reason="account_switched",
+        fence=NAMED_FOR_EVER, reason="account_switched", save=save, made=(grant.generation + 1, grant.token_version),
     )  # fmt: skip

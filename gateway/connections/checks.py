@@ -37,12 +37,9 @@ class Ask:
     waits: bool = False  # for the provider to be well
 
 
-# Of contested signals `revoked` is the graver; whichever stays, it is asked about anew. A lease under way is over: it answers
-# an older question.
-_GRAVER = "excluded.why = 'contested' AND k.why = 'contested' AND k.signal = 'revoked' AND excluded.signal <> 'revoked'"
-_SAID = ", ".join(f"CASE WHEN {_GRAVER} THEN k.{name} ELSE excluded.{name} END"
-                  for name in ("signal", "reason", "evidence", "occurred_at"))  # fmt: skip
-PUT = f"""
+# `revoked` is graver than any other contested signal, and stays. A lease under way is over: it answers an older question,
+# and a second word of the provider's, be it the same, is not refuted by an answer from before it.
+PUT = """
 INSERT INTO gateway.grant_checks AS k (connection_id, access_profile, provider, why, signal, reason, evidence, occurred_at,
                                        asked_at, due_at, waits)
 SELECT i.connection_id, i.access_profile, i.provider, i.why, i.signal, i.reason, i.evidence, i.occurred_at, gateway.now(),
@@ -51,12 +48,15 @@ SELECT i.connection_id, i.access_profile, i.provider, i.why, i.signal, i.reason,
               $9::float8[], $10::bool[])
          AS i(connection_id, access_profile, provider, why, signal, reason, evidence, occurred_at, due_in_s, waits)
     ON CONFLICT (connection_id, access_profile) DO UPDATE
-   SET (provider, why, signal, reason, evidence, occurred_at, asked_at, due_at, waits, lease_until, tries, fence)
-     = (excluded.provider, excluded.why, {_SAID},
-        excluded.asked_at, excluded.due_at, excluded.waits, '-infinity', 0, k.fence + 1)
+   SET (provider, why, asked_at, due_at, waits, lease_until, tries, fence)
+     = (excluded.provider, excluded.why, excluded.asked_at, excluded.due_at, excluded.waits, '-infinity', 0, k.fence + 1),
+       (signal, reason, evidence, occurred_at)
+     = (SELECT s.signal, s.reason, s.evidence, s.occurred_at FROM (VALUES (k.signal, k.reason, k.evidence, k.occurred_at, true),
+                                (excluded.signal, excluded.reason, excluded.evidence, excluded.occurred_at, false))
+                 AS s(signal, reason, evidence, occurred_at, old)
+         WHERE s.old = (k.why = 'contested' AND k.signal = 'revoked' AND excluded.signal <> 'revoked'))
  WHERE array_position($11::text[], excluded.why) > array_position($11::text[], k.why)
-    OR excluded.why = k.why
-       AND (excluded.waits <> k.waits OR excluded.due_at < k.due_at OR excluded.why = 'contested')"""  # noqa: S608 - constants
+    OR excluded.why = k.why AND (excluded.why = 'contested' OR excluded.waits <> k.waits OR excluded.due_at < k.due_at)"""
 DROP = """DELETE FROM gateway.grant_checks k USING unnest($1::uuid[], $2::text[]) AS d(connection_id, access_profile)
            WHERE (k.connection_id, k.access_profile) = (d.connection_id, d.access_profile)"""
 # Spread by chance that is the connection's own, so that a provider that is well again is not run over.

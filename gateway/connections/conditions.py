@@ -15,8 +15,8 @@ import orjson
 
 from gateway.connections import checks, guard
 from gateway.connections.guard import LIMITS, Counts, Limits
-from gateway.database import Db
-from gateway.stream.append import NewEvent
+from gateway.database import Database, Db
+from gateway.stream.append import NewEvent, append
 
 # refused: the token endpoint calls a refresh token dead; rejected: the API refuses an access token that ought to be
 # good; odd: an answer that is none of the provider's (an HTML page with status 200).
@@ -65,7 +65,7 @@ RECOVER = """UPDATE gateway.provider_conditions SET degraded_since = NULL, error
 ALL = """SELECT provider, degraded_since, error_class, failures, passed,
                 (SELECT count(*) FROM gateway.grant_checks k WHERE k.provider = c.provider AND k.waits) AS waiting
            FROM gateway.provider_conditions c ORDER BY provider"""
-FORGET = "DELETE FROM gateway.provider_failures WHERE at < gateway.now() - make_interval(secs => $1)"
+FORGET = "DELETE FROM gateway.provider_failures WHERE at < (SELECT gateway.now()) - make_interval(secs => $1)"
 
 
 async def failed(
@@ -116,6 +116,15 @@ async def release(tx: Db, provider: str, event_id: UUID) -> NewEvent | None:
     if row is None or row["degraded_since"] is None:
         return None
     return await recover(tx, provider, row["degraded_since"], event_id)
+
+
+async def released(database: Database, provider: str, event_id: UUID) -> bool:
+    """`release`, and say so on the stream; False: it is well.    Raises: Unavailable."""
+    async with database.transaction() as tx:
+        event = await release(tx, provider, event_id)
+        if event is not None:
+            await append(tx, [event])
+    return event is not None
 
 
 async def all_of(db: Db) -> list[Condition]:

@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
+
 from gateway.connections import checks
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import State
@@ -85,6 +87,35 @@ async def of(db: Db, connections: Collection[UUID]) -> list[Grant]:
     return [_grant(row) for row in await db.fetch(OF, list(connections))]
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A check of a grant that is to come."""
+
+    why: checks.Why
+    due_at: datetime
+    waits: bool  # for its provider to be well
+    tries: int
+    last_error: str | None
+
+
+SHOWN = f"""SELECT {COLUMNS}, k.why AS check_why, k.due_at AS check_due_at, k.waits AS check_waits, k.tries AS check_tries,
+                   k.last_error AS check_last_error
+              FROM gateway.grants g LEFT JOIN gateway.tokens t USING (connection_id, access_profile)
+              LEFT JOIN gateway.grant_checks k USING (connection_id, access_profile)
+             WHERE g.connection_id = ANY ($1::uuid[]) ORDER BY g.connection_id, g.access_profile"""  # noqa: S608 - a constant
+OF_DOUBT = ("check_why", "check_due_at", "check_waits", "check_tries", "check_last_error")
+
+
+async def shown(db: Db, connections: Collection[UUID]) -> list[tuple[Grant, Doubt | None]]:
+    """The grants of these connections with the checks that are to come, for whoever looks at them."""
+    found = []
+    for row in await db.fetch(SHOWN, list(connections)):
+        fields = dict(row)
+        why, *more = (fields.pop(name) for name in OF_DOUBT)
+        found.append((_grant(fields), None if why is None else Doubt(why, *more)))
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """A grant with its sealed token set, for whoever refreshes it. Seconds are by the region's clock."""
@@ -147,10 +178,10 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, g
         gateway.now(), gateway.now())
 ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (state, reason, generation, token_version, held, kind, requested, granted, missing, lost, optional_missing, parameters,
-        reach_hash, marks, alive_at, granted_at, restored, contested, source_mac, since)
+        reach_hash, marks, alive_at, granted_at, restored, contested, source_mac, expiring_told_until, since)
      = (excluded.state, excluded.reason, excluded.generation, excluded.token_version, excluded.held, excluded.kind,
         excluded.requested, excluded.granted, excluded.missing, excluded.lost, excluded.optional_missing,
-        excluded.parameters, excluded.reach_hash, excluded.marks, excluded.alive_at, excluded.granted_at, false, false, NULL,
+        excluded.parameters, excluded.reach_hash, excluded.marks, excluded.alive_at, excluded.granted_at, false, false, NULL, NULL,
         excluded.since)"""
 
 
@@ -260,6 +291,16 @@ async def stand(tx: Db, standings: Mapping[Name, Standing]) -> None:
         )  # fmt: skip
 
 
+LEAVE = """UPDATE gateway.grants SET generation = generation + 1, marks = '{}'
+            WHERE connection_id = $1 AND access_profile = $2"""
+
+
+async def leave(tx: Db, grant: Grant) -> None:
+    """Its account is not the connection's any more: nothing that is under way for it is about this grant from now on."""
+    await tx.execute(LEAVE, grant.connection_id, grant.access_profile)
+    await shred(tx, [(grant.connection_id, grant.access_profile)])
+
+
 LIVED = """UPDATE gateway.grants SET alive_at = greatest(alive_at, gateway.now() - make_interval(secs => $3))
             WHERE connection_id = $1 AND access_profile = $2"""
 
@@ -284,5 +325,5 @@ def _grant(row: Any) -> Grant:
     ledger = Ledger(
         *(tuple(fields.pop(name)) for name in ("requested", "granted", "missing", "lost", "optional_missing"))
     )
-    parameters, marks = json.loads(fields["parameters"]), tuple(fields["marks"])
+    parameters, marks = orjson.loads(fields["parameters"]), tuple(fields["marks"])
     return Grant(**{**fields, "ledger": ledger, "parameters": parameters, "marks": marks})

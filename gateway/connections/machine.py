@@ -2,7 +2,7 @@
 
 What a signal must have shown before it comes here is for fences to say (`fences.py`): the table never asks how sure it is.
 It holds one promise by itself: `refused` moves no grant that is not suspect already, so that none is declared dead on one
-ambiguous answer. `posthouse`'s picture of it in ARCHITECTURE.md is drawn by `python -m tests.test_machine_picture`.
+ambiguous answer. Its picture in ARCHITECTURE.md is drawn by `python -m tests.test_docs`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ PRESSING: dict[State, int] = {
 }
 # What a state asks of the platform. `reconnect`: send the user through a connect session of this connection; `complete`: the
 # one under way; `wait`: somebody lifts it, or a check decides; `connect`: through a new one; `none`: nothing.
-ACTIONS: dict[State, str] = {
+Action = Literal["complete", "none", "wait", "reconnect", "connect"]
+ACTIONS: dict[State, Action] = {
     "pending": "complete",
     "active": "none",
     "suspect": "none",

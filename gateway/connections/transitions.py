@@ -39,7 +39,7 @@ ANEW: frozenset[Signal] = frozenset({"authorized", "narrowed", "left", "closed"}
 # These say anew why the grant is in its state where they leave it in this one; elsewhere the reason that it had stays.
 TELLING: Mapping[Signal, State] = {
     "authorized": "active", "narrowed": "reauth_required", "refreshed": "active", "scopes_lost": "reauth_required",
-    "doubted": "suspect",
+    "doubted": "suspect", "left": "reauth_required",
 }  # fmt: skip
 CONFIRM_AFTER_S = 600.0  # a terminal answer during an outage is not proof: a second one, this much later, is
 WAITED_S = 60.0
@@ -134,6 +134,7 @@ async def apply(
     for hint in hints:
         work.hint(hint, heard)
     if write is not None:
+        work.saves = True
         await write()
     await work.end(looked_back=looked_back)
     return applied
@@ -180,6 +181,7 @@ class _Work:
     def __init__(self, tx: Db, connections: Sequence[Connection], held: Sequence[Grant], new_id: NewId) -> None:
         self._tx, self._new_id = tx, new_id
         self.connections = {one.id: one for one in connections}
+        self._held, self.saves = held, False
         self._stands: dict[tuple[UUID, str | None], _Stand] = {
             (g.connection_id, g.access_profile): _Stand(
                 g.state, g.reason, g.generation, g.token_version, g.alive_at, g.contested
@@ -202,8 +204,7 @@ class _Work:
     async def begin(cls, tx: Db, ids: Sequence[UUID], new_id: NewId) -> _Work:
         """Raises: NotFound."""
         wanted = sorted(set(ids))
-        await store.lock_all(tx, wanted)
-        connections = await store.of(tx, wanted)
+        connections = await store.lock_all(tx, wanted)
         if len(connections) != len(wanted):
             raise NotFound("There is no such connection.")
         return cls(tx, connections, await grants.of(tx, wanted), new_id)
@@ -262,7 +263,23 @@ class _Work:
             id: (one.state, one.reason)
             for (id, profile), one in self._stands.items() if profile is None and (id, None) in self._changed
         }  # fmt: skip
-        await telling.settle(tx, self.words, self._new_id, own=own, more=self._events, looked_back=looked_back)
+        await telling.settle(
+            tx, self.words, self._new_id, own=own, more=self._events, looked_back=looked_back, known=self._known()
+        )
+
+    def _known(self) -> tuple[list[Connection], list[Grant]] | None:
+        """The connections that something is said of, and their grants, where nothing but states has changed."""
+        if self.saves:
+            return None
+        held = [self._now(grant) for grant in self._held if grant.connection_id in self.words]
+        return [one for one in self.connections.values() if one.id in self.words], held
+
+    def _now(self, grant: Grant) -> Grant:
+        name = (grant.connection_id, grant.access_profile)
+        if name not in self._changed:
+            return grant
+        now = self._stands[name]
+        return replace(grant, state=now.state, reason=now.reason, contested=now.contested)
 
     def _stand(self, move: Move) -> _Stand | None:
         """How its grant stands; one that a consent is about to make is `pending`."""
@@ -302,9 +319,10 @@ class _Work:
         if (to, reason) != (before, stand.reason):
             self._changed.add(name)
         if move.save is not None:
+            self.saves = True
             await move.save(to, reason)
             stand.generation, stand.token_version = move.made or (stand.generation, stand.token_version)
-        refuted = stand.contested and move.signal == "acquitted"
+        refuted = stand.contested and _acquits(move)
         self._settle_doubt(move, stand, to)
         outcome: Outcome = "stays" if to == before else "moved"
         if refuted and outcome == "stays":
@@ -334,7 +352,7 @@ class _Work:
             if move.again_in_s is not None and to == "suspect":
                 self._ask(move, "rejected" if move.failure and move.failure.error_class == "rejected" else "refused",
                           move.again_in_s)  # fmt: skip
-        elif move.signal in ANEW or move.signal == "acquitted" or move.confirms or to in ("revoked", "closed"):
+        elif move.signal in ANEW or _acquits(move) or move.confirms or to in ("revoked", "closed"):
             self._undoubt(name)
             if stand.contested:
                 stand.contested = False
@@ -342,9 +360,8 @@ class _Work:
         elif to == "reauth_required":
             self._undoubt(name)  # nothing can tell, and a consent is due; what is contested stays so, for the next:
         elif move.signal == "refreshed" and stand.contested and stand.state == "reauth_required":
-            self._ask(
-                replace(move, signal="revoked", reason="revoked"), "contested", 0.0
-            )  # it was under way all the time
+            # It was under way all the time: is it of what was said to be over?
+            self._ask(replace(move, signal="revoked", reason="revoked"), "contested", 0.0)
         elif move.signal in ("refreshed", "scopes_lost", "refused", "ran_out") and not stand.contested:
             self._undoubt(name)
 
@@ -379,6 +396,11 @@ class _Work:
             occurred_at=because.occurred_at, generation=stand.generation or None,
             token_version=stand.token_version or None, state_before=stand.state, state_after=to,
         )  # fmt: skip
+
+
+def _acquits(move: Move) -> bool:
+    """A probe's word; an operator's (who lets go what a restore has set aside) proves nothing of what is in doubt."""
+    return move.signal == "acquitted" and move.because.source != "operator"
 
 
 def _entry(

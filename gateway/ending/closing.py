@@ -26,6 +26,7 @@ HELD = """SELECT g.access_profile, g.state, g.held, g.generation, g.token_versio
                  t.data_key_version, t.sealed_access, t.sealed_refresh, t.kv_path, t.has_refresh, t.token_type
             FROM gateway.grants g JOIN gateway.tokens t USING (connection_id, access_profile) WHERE g.connection_id = $1"""
 SHRED = "DELETE FROM gateway.tokens WHERE connection_id = $1"
+REVOKED = "SELECT EXISTS (SELECT FROM gateway.grants WHERE connection_id = $1 AND state = 'revoked')"
 NOT_NEEDED = "UPDATE gateway.connections SET revocation = 'not_needed' WHERE id = $1"
 
 
@@ -51,8 +52,8 @@ async def end(region: Region, catalog: Catalog, connection_id: UUID, new_id: Cal
                     pending |= await _move(tx, region, connection, row, accounts, new_id())
             if rows:
                 await tx.execute(SHRED, connection_id)
-                if not pending:
-                    await tx.execute(NOT_NEEDED, connection_id)
+            if not pending and (rows or await tx.fetchval(REVOKED, connection_id)):  # its tokens were shredded then
+                await tx.execute(NOT_NEEDED, connection_id)
         await transitions.close(tx, connection_id, new_id)
     await region.tokens.discard(paths)
 

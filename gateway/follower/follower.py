@@ -35,6 +35,7 @@ BATCH = 100  # events of one transaction: it holds the locks of their connection
 IDLE_S = 5.0  # how often cursors are moved past what is not marked
 PACE_S = 0.005  # between two reads: every commit wakes us, and many are of nothing for us
 PAUSE_S = 1.0  # after trouble
+LEAVE_S = 1.0  # at the end: a lease that is not given back ends by itself
 PASSING = (Unavailable, StaleFence, *AWAY)
 OFFENCES = frozenset({"22", "23", "54"})  # SQLSTATE classes: a value that cannot be stored, as in gateway/batches.py
 
@@ -52,6 +53,7 @@ class Follower:
         self._worker, self._new_id, self._asked = worker, new_id, asked
         self._held: dict[int, Leased] = {}
         self._leased_at = self._moved_at = float("-inf")
+        self._entered = False
 
     async def follow(self) -> None:
         """Until cancelled: at every commit at once, and by a poll behind it."""
@@ -73,9 +75,13 @@ class Follower:
             self._region.news.unsubscribe(news)
 
     async def leave(self) -> None:
-        """Give back what is leased: others need not wait for it.    Raises: Unavailable."""
-        self._held = {}
-        await consumers.leave(self._region.database, NAME, self._worker)
+        """Give back what is leased: others need not wait for it, nor the end of the process for long.
+
+        Raises: Unavailable.
+        """
+        if self._entered:
+            self._held, self._entered = {}, False
+            await consumers.leave(self._region.database, NAME, self._worker, LEAVE_S)
 
     async def run_once(self) -> int:
         """One batch; how many events it held.    Raises: Unavailable."""
@@ -86,7 +92,7 @@ class Follower:
         read = await store.read(self._region.database, after, sorted(self._held), BATCH)
         done = await self._redrive() if read.redrive else 0
         due = [(event, where) for event in read.events if (where := self._due(event))]
-        if due or (read.end is not None and self._may_move(read)):
+        if due or (read.end is not None and read.end[0] > after and self._may_move(read)):
             try:
                 await self._work(read, [event for event, _ in due])
             except StaleFence:
@@ -98,6 +104,7 @@ class Follower:
         now = self._clock.monotonic()
         if now - self._leased_at < RENEW_S:
             return
+        self._entered = True
         surplus = [one.partition for one in self._held.values() if one.release]
         leased = await consumers.lease(self._region.database, NAME, self._worker, LEASE_S, surplus)
         self._held, self._leased_at = {one.partition: one for one in leased}, now
@@ -116,10 +123,8 @@ class Follower:
         place = (read.events[-1].seq, read.events[-1].id) if full else read.end
         try:
             await self._done(events, place)
-        except PASSING:
-            raise
-        except Exception as error:  # whatever it is, it is one event's fault, and must not hold up the others
-            if isinstance(error, asyncpg.PostgresError) and error.sqlstate[:2] not in OFFENCES:
+        except Exception as error:
+            if not _is_an_events(error):
                 raise
             if len(events) <= 1:
                 await self._done([], place, aside=[(event, type(error).__name__) for event in events])
@@ -133,10 +138,9 @@ class Follower:
     ) -> None:
         """Tell the machine, and move the cursors to `place`, in one transaction.    Raises: StaleFence."""
         meant = await self._meant(events)
-        partitions = sorted(self._held)
+        fences = {partition: one.fence for partition, one in self._held.items()}
         async with self._region.database.transaction() as tx:
-            await consumers.hold(tx, NAME, {p: self._held[p].fence for p in partitions})
-            await consumers.move(tx, NAME, partitions, place[0], mark_of(place[1]))
+            await consumers.advance(tx, NAME, fences, place[0], mark_of(place[1]))
             for event, error in [*aside, *((one.event, one.error) for one in meant if one.error is not None)]:
                 await store.set_aside(tx, event, error)
                 log.error("follower.set_aside", event_type=event.type, error=error)
@@ -174,21 +178,33 @@ class Follower:
 
     async def _redrive(self) -> int:
         """Try one again that was set aside, where somebody has asked for it. Its original time passes the fences."""
-        database = self._region.database
-        async with database.transaction() as tx:
-            found = await store.wanted(tx)
-            if found is None:
-                return 0
-            event_id, event = found
-            if event is None:
-                await store.done(tx, event_id)
-                log.warning("follower.redrive_gone", hint="retention has dropped the event")
-                return 1
-            connections = frozenset(event.connections) or await self._meaning.resolved(tx, event)
-            (meant,) = await self._meaning.of(tx, [(event, connections)])
-            if meant.error is not None:
-                await store.set_aside(tx, event, meant.error)
-            else:
-                await store.done(tx, event_id)
-                await self._tell(tx, [meant])
+        database, event = self._region.database, None
+        try:
+            async with database.transaction() as tx:
+                found = await store.wanted(tx)
+                if found is None:
+                    return 0
+                event_id, event = found
+                if event is None:
+                    await store.done(tx, event_id)
+                    log.warning("follower.redrive_gone", hint="retention has dropped the event")
+                    return 1
+                connections = frozenset(event.connections) or await self._meaning.resolved(tx, event)
+                (meant,) = await self._meaning.of(tx, [(event, connections)])
+                if meant.error is not None:
+                    await store.failed(tx, event.id, meant.error)
+                else:
+                    await store.done(tx, event_id)
+                    await self._tell(tx, [meant])
+        except Exception as error:  # else it would be tried for ever, before all that comes behind it
+            if event is None or not _is_an_events(error):
+                raise
+            await store.failed(database, event.id, type(error).__name__)
         return 1
+
+
+def _is_an_events(error: Exception) -> bool:
+    """Is it one event's fault, which must not hold up the others, and no affair of the database's?"""
+    if isinstance(error, asyncpg.PostgresError):
+        return error.sqlstate[:2] in OFFENCES
+    return not isinstance(error, PASSING)

@@ -67,6 +67,7 @@ SET_ASIDE = """INSERT INTO gateway.set_aside AS s (event_id, seq, integration_id
 WANTED = "SELECT event_id, seq FROM gateway.set_aside WHERE redrive ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED"
 AT = f"SELECT {COLUMNS} FROM gateway.events e WHERE e.seq = $1 AND e.id = $2"  # noqa: S608 - likewise
 DONE = "DELETE FROM gateway.set_aside WHERE event_id = $1"
+FAILED = "UPDATE gateway.set_aside SET error = $2, tries = tries + 1, redrive = false, at = gateway.now() WHERE event_id = $1"
 REDRIVE = """UPDATE gateway.set_aside SET redrive = true WHERE ($1::uuid IS NULL OR event_id = $1) RETURNING event_id"""
 LISTED = """SELECT event_id, seq, integration_id, type, at, error, tries, redrive FROM gateway.set_aside
              WHERE ($1::uuid IS NULL OR event_id > $1) ORDER BY event_id LIMIT $2"""
@@ -125,6 +126,11 @@ async def wanted(tx: Db) -> tuple[UUID, Marked | None] | None:
 
 async def done(tx: Db, event_id: UUID) -> None:
     await tx.execute(DONE, event_id)
+
+
+async def failed(db: Db, event_id: UUID, error: str) -> None:
+    """It was tried again, and cannot be digested still."""
+    await db.execute(FAILED, event_id, error)
 
 
 async def redrive(db: Db, event_id: UUID | None) -> int:

@@ -17,7 +17,8 @@ import structlog
 
 from gateway import exchange
 from gateway.catalog import Integration
-from gateway.connections import conditions, grants, scopes, store, transitions
+from gateway.connections import checks, conditions, grants, scopes, store, transitions
+from gateway.connections.checks import Ask
 from gateway.connections.fences import Fence
 from gateway.connections.machine import Signal
 from gateway.connections.states import State
@@ -195,13 +196,21 @@ async def refused(
 
 
 async def odd(due: Due, new_id: NewId) -> None:
-    """An answer that is none of the provider's: it moves nobody, and the guard counts it."""
+    """An answer that is none of the provider's: it moves nobody, and the guard counts it.
+
+    While that is tripped the grant waits for a check, like those of other failures: canaries are taken from what waits.
+    """
     grant = due.stored.grant
     async with due.region.database.transaction() as tx:
         await grants.lock(tx, grant.connection_id)
         counted = await conditions.failed(
             tx, due.integration.condition, "odd", due.stored.tenant, grant.connection_id, new_id()
         )
+        if counted.guarded:
+            await checks.ask(tx, [Ask(
+                connection_id=grant.connection_id, access_profile=grant.access_profile,
+                provider=due.integration.condition, why="hint", reason="odd_answer", waits=True,
+            )])  # fmt: skip
         if counted.event is not None:
             await append(tx, [counted.event])
 

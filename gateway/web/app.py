@@ -24,11 +24,14 @@ from gateway.web import (
     endpoints,
     events,
     health,
+    history,
     integrations,
     keys,
     openapi,
+    providers,
     refusals,
     requests,
+    set_aside,
     tenants,
     tokens,
 )
@@ -38,6 +41,7 @@ from gateway.web.routing import Call, NoQuery, Route
 ROUTES: list[Route] = [
     *tenants.ROUTES,
     *connections.ROUTES,
+    *history.ROUTES,
     *tokens.ROUTES,
     *adoption.ROUTES,
     *connect_sessions.ROUTES,
@@ -47,6 +51,8 @@ ROUTES: list[Route] = [
     *events.ROUTES,
     *consumers.ROUTES,
     *refusals.ROUTES,
+    *set_aside.ROUTES,
+    *providers.ROUTES,
     *health.ROUTES,
 ]
 

@@ -187,7 +187,7 @@ def _connection_id(text: str) -> UUID:
 async def _shown(gateway: Gateway, region: Region, session: Stored, url: str | None = None) -> Session:
     integration = gateway.catalog.integration_by_id(session.integration_id)
     connection = await connections.find(region.database, session.connection_id)
-    held = [] if connection is None else await grants.of(region.database, [connection.id])
+    held = [] if connection is None else await grants.shown(region.database, [connection.id])
     return Session(
         id=ids.show(ids.SESSION, session.id),
         url=url,
@@ -197,7 +197,7 @@ async def _shown(gateway: Gateway, region: Region, session: Stored, url: str | N
         reconnects=session.reconnects,
         connection=None if connection is None else ids.show(ids.CONNECTION, connection.id),
         connection_state=None if connection is None else connection.state,
-        grants={grant.access_profile: grant_shown(grant) for grant in held},
+        grants={grant.access_profile: grant_shown(grant, doubt) for grant, doubt in held},
         end_user_id=session.end_user_id,
         external_id=session.external_id,
         labels=dict(session.labels),

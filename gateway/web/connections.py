@@ -12,6 +12,9 @@ from pydantic import Field
 from gateway import ids, tenants
 from gateway.connect import minting
 from gateway.connections import grants, store, transitions
+from gateway.connections.checks import Why
+from gateway.connections.grants import Doubt
+from gateway.connections.states import ACTIONS, Action
 from gateway.connections.store import Connection as Stored
 from gateway.ending import closing
 from gateway.errors import Conflict, NotFound
@@ -24,6 +27,7 @@ from gateway.web.paging import Page, PageQuery
 from gateway.web.problems import invalid
 from gateway.web.routing import Answer, Body, Call, NoQuery, Route
 
+Held = tuple[grants.Grant, Doubt | None]
 State = Literal["pending", "active", "suspect", "suspended", "reauth_required", "revoked", "closed"]
 
 
@@ -69,6 +73,19 @@ class Scopes(Answer):
     optional_missing: list[str]
 
 
+class Check(Answer):
+    """A question to the provider that is to decide a doubt."""
+
+    why: Why = Field(
+        description="`contested`: a verified message of unknown generation; `refused`: a refresh was; `rejected`: an access "
+        "token was; `hint`: something weaker"
+    )
+    due_at: datetime
+    waits: bool = Field(description="for the provider to be well: see `/v1/providers`")
+    tries: int
+    last_error: str | None = Field(description="why the last try found nothing out: a code")
+
+
 class Grant(Answer):
     """What a consent gave for one access profile. Its tokens are read at `/token`."""
 
@@ -79,6 +96,8 @@ class Grant(Answer):
     token_version: int = Field(description="counts token sets")
     kind: Literal["code", "client_credentials", "installation"]
     held: bool = Field(description="before a cut-over: never refreshed")
+    contested: bool = Field(description="no token is handed out until the check has decided")
+    check: Check | None = Field(description="one that is to come; null: nothing is in doubt")
     refreshable: bool = Field(description="has a refresh token, or is minted anew")
     expires_at: datetime | None = Field(description="of the access token; null: it does not expire")
     granted_at: datetime
@@ -95,6 +114,10 @@ class Connection(Answer):
     end_user_id: str | None
     labels: dict[str, str]
     state: State = Field(description="folded from its grants' states")
+    action: Action = Field(
+        description="what the state asks of you. `reconnect`: send the user through a connect session of this connection; "
+        "`complete`: the one under way; `connect`: through a new one; `wait`: somebody lifts it, or a check decides"
+    )
     reason: str | None
     access_profiles: dict[str, Grant] = Field(description="its grants; none where the platform registered an account")
     account_count: int = Field(description="accounts are kept as hashes: how many, not which")
@@ -136,7 +159,7 @@ async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connec
     if asked.access_profiles:
         names = list(dict.fromkeys(asked.access_profiles))
         made = await minting.connect(gateway, region, integration, new, names, asked.accounts, call.new_id)
-        return _shown(gateway, made, await grants.of(region.database, [made.id]))
+        return _shown(gateway, made, await grants.shown(region.database, [made.id]))
     await store.hint(gateway.control, integration.id, accounts, region.name)
     async with region.database.transaction() as tx:
         made = await transitions.register(tx, new, call.new_id)
@@ -145,7 +168,7 @@ async def create(gateway: Gateway, call: Call[NewConnection, NoQuery]) -> Connec
 
 async def show(gateway: Gateway, call: Call[None, NoQuery]) -> Connection:
     region, found = await locate(gateway, call.id("connection_id", ids.CONNECTION))
-    return _shown(gateway, found, await grants.of(region.database, [found.id]))
+    return _shown(gateway, found, await grants.shown(region.database, [found.id]))
 
 
 async def close(gateway: Gateway, call: Call[None, NoQuery]) -> None:
@@ -173,10 +196,10 @@ async def list_all(gateway: Gateway, call: Call[None, ConnectionQuery]) -> Page[
         end_user_id=asked.end_user_id,
     )
 
-    async def read(region: Region, after: UUID | None, limit: int) -> Sequence[tuple[Stored, list[grants.Grant]]]:
+    async def read(region: Region, after: UUID | None, limit: int) -> Sequence[tuple[Stored, list[Held]]]:
         page = await store.page(region.database, wanted, after=after, limit=limit)
-        held = await grants.of(region.database, [connection.id for connection in page])
-        return [(one, [grant for grant in held if grant.connection_id == one.id]) for one in page]
+        held = await grants.shown(region.database, [connection.id for connection in page])
+        return [(one, [pair for pair in held if pair[0].connection_id == one.id]) for one in page]
 
     found, further = await paging.across(gateway, asked, "connections", read, lambda pair: pair[0].id)
     return Page(items=[_shown(gateway, connection, held) for connection, held in found], next_cursor=further)
@@ -191,7 +214,7 @@ async def locate(gateway: Gateway, connection_id: UUID) -> tuple[Region, Stored]
     raise NotFound("There is no such connection.")
 
 
-def _shown(gateway: Gateway, connection: Stored, held: Sequence[grants.Grant]) -> Connection:
+def _shown(gateway: Gateway, connection: Stored, held: Sequence[Held]) -> Connection:
     integration = gateway.catalog.integration_by_id(connection.integration_id)
     return Connection(
         id=ids.show(ids.CONNECTION, connection.id),
@@ -201,8 +224,9 @@ def _shown(gateway: Gateway, connection: Stored, held: Sequence[grants.Grant]) -
         end_user_id=connection.end_user_id,
         labels=dict(connection.labels),
         state=connection.state,
+        action=ACTIONS[connection.state],
         reason=connection.reason,
-        access_profiles={grant.access_profile: grant_shown(grant) for grant in held},
+        access_profiles={grant.access_profile: grant_shown(grant, doubt) for grant, doubt in held},
         account_count=connection.accounts,
         ending=None if connection.revocation is None else Ending(revocation=connection.revocation),
         created_at=connection.created_at,
@@ -210,7 +234,7 @@ def _shown(gateway: Gateway, connection: Stored, held: Sequence[grants.Grant]) -
     )
 
 
-def grant_shown(grant: grants.Grant) -> Grant:
+def grant_shown(grant: grants.Grant, doubt: Doubt | None) -> Grant:
     return Grant(
         state=grant.state,
         reason=grant.reason,
@@ -219,6 +243,10 @@ def grant_shown(grant: grants.Grant) -> Grant:
         token_version=grant.token_version,
         kind=grant.kind,
         held=grant.held,
+        contested=grant.contested,
+        check=None if doubt is None else Check(
+            why=doubt.why, due_at=doubt.due_at, waits=doubt.waits, tries=doubt.tries, last_error=doubt.last_error
+        ),
         refreshable=grant.has_refresh or grant.kind != "code",
         expires_at=grant.expires_at,
         granted_at=grant.granted_at,

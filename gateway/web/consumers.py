@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
-from gateway.errors import CursorGone, NotFound, StaleFence
+from gateway.errors import Conflict, CursorGone, NotFound, StaleFence
 from gateway.service import Gateway
 from gateway.stream import consumers
 from gateway.stream.cursor import parse
@@ -78,7 +78,7 @@ class Consumer(Answer):
 
 async def lease(gateway: Gateway, call: Call[LeaseRequest, NoQuery]) -> Lease:
     """Renew, give back, and take a fair share. The consumer is made by its first lease."""
-    asked, name = call.body, _name(call)
+    asked, name = call.body, _theirs(call)
     held = await consumers.lease(
         gateway.regions.home.database, name, asked.worker, asked.ttl_s, asked.release, asked.start
     )
@@ -94,18 +94,18 @@ async def lease(gateway: Gateway, call: Call[LeaseRequest, NoQuery]) -> Lease:
 
 async def leave(gateway: Gateway, call: Call[LeaveRequest, NoQuery]) -> None:
     """Give back everything at once and want nothing more; the others need not wait for the lease to end."""
-    await consumers.leave(gateway.regions.home.database, _name(call), call.body.worker)
+    await consumers.leave(gateway.regions.home.database, _theirs(call), call.body.worker)
 
 
 async def commit(gateway: Gateway, call: Call[CommitRequest, NoQuery]) -> None:
     """Move cursors forward. Valid ones are moved even if others are stale (409 lists those)."""
     done = [consumers.Commit(d.partition, d.fence, parse(d.cursor)) for d in call.body.partitions]
-    await consumers.commit(gateway.regions.home.database, _name(call), done)
+    await consumers.commit(gateway.regions.home.database, _theirs(call), done)
 
 
 async def reset(gateway: Gateway, call: Call[ResetRequest, NoQuery]) -> ResetAnswer:
     """Put every partition at a time; all leases end."""
-    return ResetAnswer(cursor=str(await consumers.reset(gateway.regions.home.database, _name(call), call.body.to)))
+    return ResetAnswer(cursor=str(await consumers.reset(gateway.regions.home.database, _theirs(call), call.body.to)))
 
 
 async def show(gateway: Gateway, call: Call[None, NoQuery]) -> Consumer:
@@ -126,13 +126,21 @@ async def list_all(gateway: Gateway, call: Call[None, PageQuery]) -> Page[Consum
 
 async def remove(gateway: Gateway, call: Call[None, NoQuery]) -> None:
     """Forget a consumer and its cursors."""
-    await consumers.remove(gateway.regions.home.database, _name(call))
+    await consumers.remove(gateway.regions.home.database, _theirs(call))
 
 
 def _name(call: Call[Any, Any]) -> str:
     if not NAME.fullmatch(call.path["name"]):
         raise invalid("path.name", "must be 1 to 100 of `a-z 0-9 _ . -`, beginning with a letter or digit")
     return call.path["name"]
+
+
+def _theirs(call: Call[Any, Any]) -> str:
+    """The name of a consumer that callers may work with.    Raises: Invalid, Conflict."""
+    name = _name(call)
+    if name.startswith(consumers.OURS):
+        raise Conflict(f"Consumers whose names begin with `{consumers.OURS}` are Posthouse's own: choose another name.")
+    return name
 
 
 def _consumer(state: consumers.ConsumerState) -> Consumer:
@@ -150,19 +158,19 @@ def _consumer(state: consumers.ConsumerState) -> Consumer:
 ROUTES = [
     Route(
         "POST", "/v1/consumers/{name}/lease", "consumers:write", lease, "Lease partitions for a worker",
-        body=LeaseRequest, answer=Lease,
+        body=LeaseRequest, answer=Lease, errors=(Conflict,),
     ),
     Route(
         "POST", "/v1/consumers/{name}/leave", "consumers:write", leave, "A worker ends: give back all it holds",
-        body=LeaveRequest, status=204,
+        body=LeaveRequest, status=204, errors=(Conflict,),
     ),
     Route(
         "POST", "/v1/consumers/{name}/commit", "consumers:write", commit, "Commit what is done",
-        body=CommitRequest, status=204, errors=(StaleFence, CursorGone),
+        body=CommitRequest, status=204, errors=(StaleFence, CursorGone, Conflict),
     ),
     Route(
         "POST", "/v1/consumers/{name}/reset", "consumers:write", reset, "Go back (or forward) to a time",
-        body=ResetRequest, answer=ResetAnswer, errors=(NotFound,),
+        body=ResetRequest, answer=ResetAnswer, errors=(NotFound, Conflict),
     ),
     Route("GET", "/v1/consumers", "consumers:read", list_all, "Consumers and their lag", query=PageQuery, answer=Page[Consumer]),
     Route(
@@ -171,6 +179,6 @@ ROUTES = [
     ),
     Route(
         "DELETE", "/v1/consumers/{name}", "consumers:write", remove, "Forget a consumer",
-        status=204, errors=(NotFound,),
+        status=204, errors=(NotFound, Conflict),
     ),
 ]  # fmt: skip

@@ -13,6 +13,16 @@ ALTER TABLE gateway.grants ADD COLUMN marks uuid[] NOT NULL DEFAULT '{}';
 -- … by which its deliveries find the connection, like those of its accounts, among which they do not count.
 ALTER TABLE gateway.connection_accounts ADD COLUMN mark boolean NOT NULL DEFAULT false;
 
+-- A connection that comes to be looks back at what matched none: without this, past every signal of the quarter of an hour,
+-- among them the activations of all that were imported with it.
+CREATE INDEX events_unmatched ON gateway.events (integration_id, seq) WHERE signal AND connections = '{}';
+
+-- The end that `connection.expiring_soon` has told of, so that it tells once.
+ALTER TABLE gateway.grants ADD COLUMN expiring_told_until timestamptz;
+-- When nothing but a consent can go on: the refresh token's end, or the access token's where there is none.
+CREATE INDEX tokens_end ON gateway.tokens ((CASE WHEN has_refresh THEN refresh_expires_at ELSE expires_at END))
+ WHERE (CASE WHEN has_refresh THEN refresh_expires_at ELSE expires_at END) IS NOT NULL;
+
 -- What every signal led to, those that changed nothing among them: the story of a connection, with its evidence.
 CREATE TABLE gateway.history (
   id uuid PRIMARY KEY,

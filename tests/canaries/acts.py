@@ -275,6 +275,12 @@ class Story:
         await self.town.consent(await self.town.ask())
         self.town.provider.behave()
 
+    async def ended(self) -> None:
+        """A connection ends, and no revocation comes through: its tokens wait for one to the end of the story."""
+        path = await self.imported()
+        self.town.provider.misbehave("revoke", "server_error", None)
+        await self.ask("DELETE", path)
+
     async def every_state(self) -> None:
         """A token is asked for in each state of its grant."""
         path = await self.connected(end_user_id="u-2")

@@ -107,6 +107,7 @@ async def test_no_secret_comes_through_anywhere(
     await mishaps.vault_refuses(story, settings)
     await mishaps.database_away(story, template, settings, token)
     await mishaps.commands(story, settings, tmp_path)
+    await story.ended()
     await story.followed()
 
     assert story.unheard() == [], "a route that no act exercises: add one to acts.py"

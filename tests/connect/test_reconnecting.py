@@ -10,8 +10,7 @@ import pytest
 
 from gateway import ids
 from gateway.connect import sweep
-from gateway.connections import grants, telling
-from gateway.connections import store as connections
+from gateway.connections import grants, telling, transitions
 from gateway.connections.store import NewConnection
 from tests.connect.browser import heading, query_of
 from tests.connect.conftest import Town
@@ -52,7 +51,7 @@ async def test_a_reconnect_keeps_the_id_and_counts_a_generation(town: Town) -> N
     third = await town.connect(connection=first["connection"])
     assert (await town.grants(third))["reader"].generation == 3
     assert third["connection_state"] == "active"
-    assert [name for name, _ in await town.events()] == ["active", "authorized", "revoked", "active"]
+    assert [name for name, _ in await town.events()] == ["active", "authorized", "revoked", "repaired"]
 
 
 async def test_another_account_is_refused_unless_the_session_allows_it(town: Town) -> None:
@@ -352,7 +351,7 @@ async def test_an_external_id_that_is_given_away_at_this_moment(town: Town, mint
     )  # fmt: skip
     asked = {"tenant": "acme", "integration": "sandbox", "external_id": "e-1", "access_profiles": ["reader"]}
     async with region.database.transaction() as tx:
-        await connections.register(tx, twin, town.gateway.new_id())
+        await transitions.register(tx, twin, town.gateway.new_id)
         if minted:
             second = asyncio.create_task(town.api("POST", "/v1/connections", asked))
         else:

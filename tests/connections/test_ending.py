@@ -11,6 +11,10 @@ import pytest
 
 from gateway import ids
 from gateway.clock import Clock
+from gateway.connections import grants, transitions
+from gateway.connections.fences import NAMED_FOR_EVER
+from gateway.connections.telling import Because
+from gateway.connections.transitions import Move
 from gateway.ending import tasks
 from gateway.service import Gateway
 from gateway.settings import Settings
@@ -226,9 +230,14 @@ async def test_what_another_system_still_uses_is_not_revoked(api: Api, toy: Toy)
     assert await ended(api, held) == "not_needed"
     revoked = await connected(api, toy.consent("b"), 2)
     id = ids.parse(ids.CONNECTION, revoked)
-    await api.gateway.regions.home.database.execute(
-        "UPDATE gateway.grants SET state = 'revoked' WHERE connection_id = $1", id
+    assert id is not None
+    because = Because(cause="tokens_revoked", source="delivery")
+    [grant] = await grants.of(api.gateway.regions.home.database, [id])
+    move = Move(
+        connection=id, access_profile=grant.access_profile, signal="revoked", because=because, fence=NAMED_FOR_EVER
     )
+    async with api.gateway.regions.home.database.transaction() as tx:
+        await transitions.apply(tx, [move], api.gateway.new_id)
     await close(api, revoked)
     assert await ended(api, revoked) == "not_needed"
     assert toy.calls == []

@@ -145,12 +145,12 @@ async def fake_provider(
     try:
         yield provider
     finally:
-        await _stopped(server, serving)
+        await stopped(server, serving)
         bound.close()
         await sandbox.webhooks.close()
 
 
-async def _stopped(server: listen.Server, serving: asyncio.Task[None]) -> None:
+async def stopped(server: listen.Server, serving: asyncio.Task[None]) -> None:
     """At once: uvicorn's own way takes a fifth of a second, and a test has no patience with a provider that hangs."""
     requests = list(server.server_state.tasks)
     for task in (serving, *requests):

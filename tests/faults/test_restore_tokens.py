@@ -173,7 +173,19 @@ async def test_files_that_were_copied_back(api: Api, toy: Toy, command: Any, cap
     assert "2 grants released\n" in capsys.readouterr().out
     grant = await grant_of(api, held)
     assert (grant.held, grant.restored, may_refresh(grant)) == (True, False, False), "a hold is another thing"
-    assert [name for name, _ in await events(api)][-8:] == ["suspect", "suspect", "active", "active"] * 2
+    assert [name for name, _ in await events(api)][-8:] == ["suspect", "suspect", "repaired", "repaired"] * 2
+
+
+async def test_an_operators_word_proves_nothing_of_what_is_contested(api: Api, toy: Toy, command: Any) -> None:
+    """What a restore has set aside is let go; that a provider says it is over is for a check to decide."""
+    connection = await connected(api, toy.consent("a"), 1)
+    database = api.gateway.regions.home.database
+    await database.execute("UPDATE gateway.grants SET contested = true")
+    assert await command("restored") == 0
+    assert await command("restored", "--release-all") == 0
+    grant = await grant_of(api, connection)
+    assert (grant.state, grant.restored, grant.contested) == ("active", False, True)
+    assert problem(await token(api, connection), 409, "checking")["do"] == "wait"
 
 
 async def test_until_all_are_marked_nothing_is_refreshed(api: Api, toy: Toy) -> None:

@@ -192,7 +192,7 @@ class Model:
             outcome = "refuted"
         tells = (heard.signal, to) in (
             ("authorized", "active"), ("narrowed", "reauth_required"), ("refreshed", "active"),
-            ("scopes_lost", "reauth_required"), ("doubted", "suspect"),
+            ("scopes_lost", "reauth_required"), ("doubted", "suspect"), ("left", "reauth_required"),
         )  # fmt: skip
         if to != before or tells:
             reason = heard.reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from gateway.checking import store as checking
 from gateway.connections import guard, history, transitions
 from gateway.connections.fences import Fence, Weight, weigh
+from gateway.database import Db
 from gateway.stream import consumers
 from gateway.tokens import check
 
@@ -76,9 +77,10 @@ def heard_once(patch: Patch) -> None:
 def hold(patch: Patch) -> None:
     """A follower commits what it has begun, whoever has its partitions by now."""
 
-    async def whatever(*_: Any) -> None: ...
+    async def whatever(tx: Db, name: str, fences: Mapping[int, int], seq: int, mark: bytes) -> None:
+        await tx.execute(consumers.ADVANCE, name, list(fences), seq, mark)
 
-    patch.setattr(consumers, "hold", whatever)
+    patch.setattr(consumers, "advance", whatever)
 
 
 def check_fence(patch: Patch) -> None:

@@ -363,7 +363,8 @@ class Player:
 
         async def work(tx: Db) -> None:
             await grants.lock(tx, name[0])
-            await grants.shred(tx, [name])
+            (held,) = [one for one in await grants.of(tx, [name[0]]) if one.access_profile == name[1]]
+            await grants.leave(tx, held)
             move = Move(connection=name[0], access_profile=name[1], signal="left", because=said,
                         fence=NAMED_FOR_EVER, reason="account_switched")  # fmt: skip
             await transitions.apply(tx, [move], self.world.new_id)
@@ -371,7 +372,8 @@ class Player:
         await self._transaction(False, work)
         grant = self.model.grant(name)
         assert grant is not None
-        grant.tokens = False
+        grant.tokens, grant.mark, grant.generation = False, None, grant.generation + 1
+        self.dead.add((*name, grant.generation))  # nothing of the kind is there
         self.model.apply([Heard(name, "left", "account_switched", final=True)])
         return True
 

@@ -272,3 +272,15 @@ def test_a_database_without_a_schema_says_which_command_makes_it(
         assert "no keys" in shell.ok("keys", "list")
     finally:
         asyncio.run(template.server.drop("bare_for_cli"))
+
+
+def test_security_events_are_set_up_for_those_who_can(shell: Shell) -> None:
+    """Whatever is missing is one line that says what to do."""
+    shell.ok("integrations", "add", "hub", "--provider", "github", "--no-secret")
+    shell.ok("integrations", "add", "goo", "--provider", "google", "--client-id", "c", "--no-secret")
+    events = ("integrations", "security-events")
+    assert "GitHub has no security events" in shell.fails(*events, "hub")
+    assert "there is no integration 'nobody'" in shell.fails(*events, "nobody", "--verify")
+    assert "add its client secret" in shell.fails(*events, "goo")
+    shell.ok("integrations", "add-secret", "goo", "--purpose", "client_secrets", stdin="client-secret")
+    assert "set risc_service_account" in shell.fails(*events, "goo", "--verify", "--wait", "0")

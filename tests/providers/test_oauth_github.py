@@ -111,6 +111,7 @@ async def test_minting_is_asked_by_a_jwt_that_joserfc_verifies() -> None:
         tokens = await github.mint(http, app(settings=settings), ("account:7", "installation:42"))
         assert (tokens.access_token, tokens.refresh_token, tokens.expires_in_s) == ("ghs_1", None, 59 * 60)
         assert tokens.parameters == {"installation": "42"}
+        assert tokens.scopes == {"issues:read"}
         token = http.sent[0].headers["authorization"].removeprefix("Bearer ")
         public = RSAKey.import_key(key().public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -119,6 +120,26 @@ async def test_minting_is_asked_by_a_jwt_that_joserfc_verifies() -> None:
         now = int(NOW.timestamp())
         assert read.claims == {"iat": now - 60, "exp": now + 540, "iss": issuer}
         assert read.header == {"alg": "RS256", "typ": "JWT"}
+
+
+@pytest.mark.parametrize(
+    ("told", "scopes"),
+    [
+        ({"contents": "write", "metadata": "read"}, {"contents:read", "contents:write", "metadata:read"}),
+        (
+            {"organization_projects": "admin"},
+            {f"organization_projects:{level}" for level in ("read", "write", "admin")},
+        ),
+        ({"contents": "some day", "issues": None, "checks": ["read"]}, set()),
+        ({}, set()),
+        (None, None),
+        ("contents", None),
+    ],
+)
+async def test_the_scopes_of_a_minted_token_are_the_permissions_that_were_accepted(told: Any, scopes: Any) -> None:
+    """An owner who accepts more, or an app that gives some up, shows at the next token."""
+    http = scripted({MINT: answer({"token": "ghs_1", "permissions": told}, 201)})
+    assert (await github.mint(http, app(), ("installation:42",))).scopes == scopes
 
 
 @pytest.mark.parametrize("told", [None, "soon", (NOW + timedelta(days=365)).isoformat()])

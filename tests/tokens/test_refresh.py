@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from gateway import exchange
+from gateway import exchange, ids
 from gateway.connections import grants
 from gateway.connections.scopes import Ledger
 from gateway.settings import Settings
@@ -19,6 +19,7 @@ from providers.errors import Misconfigured
 from providers.oauth import SHORT_S, App, TokenSet
 from providers.registry import all_providers
 from tests.clock import FakeClock
+from tests.connect.conftest import Town
 from tests.fakes.misbehaving import changed, error, rate_limited
 from tests.flows.house import metric
 from tests.stream.lossy import LossyWire, lossy
@@ -101,7 +102,7 @@ async def test_a_broken_integration_is_remembered_for_all_its_connections(accoun
 
 
 async def test_one_terminal_answer_is_evidence_and_a_second_one_later_is_proof(account: Account) -> None:
-    """Suspect at first: 503, nobody is told to reconnect, the provider is left alone; then `reauth_required`."""
+    """Suspect at first: 409 with a time, nobody is told to reconnect, the provider is left alone; then `reauth_required`."""
     town = account.town
     town.provider.misbehave("refresh_token", "invalid_grant", times=None)
     await town.pass_s(HOUR_S - 30)
@@ -128,7 +129,7 @@ async def test_a_second_answer_that_is_good_acquits(account: Account) -> None:
     await town.pass_s(600)
     told = (await account.read()).json()
     assert (told["state"], told["token_version"]) == ("active", 2)
-    assert [name for name, _ in await town.events()] == ["active", "suspect", "active"]
+    assert [name for name, _ in await town.events()] == ["active", "suspect", "repaired"]
 
 
 async def test_a_no_to_a_token_that_another_process_has_rotated_concludes_nothing(account: Account) -> None:
@@ -155,6 +156,22 @@ async def test_a_revocation_during_a_refresh_stands(account: Account) -> None:
     await town.provider.gate.open()
     problem(await reading, 409, "connection_revoked")
     assert (await account.grant()).token_version == 1
+
+
+async def test_a_switch_of_the_account_during_a_refresh_stands(town: Town) -> None:
+    """What comes back is the former account's: it is not stored under the new one's connection."""
+    account = await connected(town, access_profiles=["reader", "writer"])
+    town.provider.misbehave("refresh_token", "slow_answer")
+    await town.pass_s(HOUR_S)
+    reading = asyncio.create_task(account.read(access_profile="writer"))
+    await town.provider.gate.until(1)
+    await town.connect(
+        consent={"user": "user-2"}, connection=ids.show(ids.CONNECTION, account.id), access_profiles=["reader"],
+        allow_account_switch=True,
+    )  # fmt: skip
+    await town.provider.gate.open()
+    assert problem(await reading, 409, "reauth_required")["reason"] == "account_switched"
+    assert (await account.grant("writer")).issued_at is None
 
 
 async def test_what_a_refresh_brings_after_the_end_is_revoked_too(account: Account) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.connect.conftest import Town
-from tests.fakes.misbehaving import status
+from tests.fakes.misbehaving import GONE, changed, status
 from tests.tokens.conftest import Account, connected
 from tests.web.conftest import problem
 
@@ -71,9 +71,20 @@ async def test_one_that_cannot_be_refreshed_is_judged_by_probes(account: Account
     assert problem(await account.read(), 409, "reauth_required")["reason"] == "token_rejected"
 
 
-async def test_a_403_asks_for_the_scopes_and_a_new_token_is_not_burnt_for_each(account: Account) -> None:
+async def test_a_403_asks_for_the_scopes_and_a_probe_that_tells_them_suffices(account: Account) -> None:
+    town = account.town
+    token = (await account.read()).json()
+    assert (await account.report(token, status=403))["outcome"] == "works"
+    town.provider.misbehave("me", changed(scopes=[]))
+    assert (await account.report(token, status=403))["outcome"] == "not_issued"
+    assert (await account.grant()).reason == "scopes_lost"
+    assert account.refreshes == 0
+
+
+async def test_where_no_probe_tells_them_a_new_token_is_not_burnt_for_each_403(account: Account) -> None:
     """A refresh tells the scopes; but one that came a moment ago told them already."""
     town = account.town
+    town.provider.misbehave("me", changed(scopes=GONE), times=None)
     token = (await account.read()).json()
     assert (await account.report(token, status=403))["outcome"] == "too_new"
     assert account.refreshes == 0

@@ -40,7 +40,9 @@ async def test_a_connection_is_active_at_once_and_the_stream_says_so(ready: Api)
     assert (entry["event"]["subject"], entry["tenants"]) == (made["id"], ["acme"])
     assert entry["event"]["data"] == {
         "connection": made["id"], "tenant": "acme", "external_id": "e-1", "end_user_id": "u-1",
-        "labels": {"a": "b"}, "state": "active",
+        "labels": {"a": "b"}, "state": "active", "action": "none", "previous_state": "pending", "cause": "registered",
+        "reason": None, "access_profiles": {},
+        "evidence": {"source": "operator", "event": None, "code": None, "occurred_at": None},
     }  # fmt: skip
     gateway = ready.gateway
     integration = gateway.catalog.integration("gh")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 from gateway import ids
+from gateway.follower import follower
+from gateway.stream import consumers
 from gateway.stream.append import NewEvent, append
-from tests.web.conftest import Api
+from tests.web.conftest import Api, problem
 
 
 async def keep(api: Api, count: int) -> None:
@@ -68,13 +71,14 @@ async def test_reset_puts_everybody_back(api: Api) -> None:
 
 
 async def test_the_list_has_pages(api: Api) -> None:
-    """`limit` and `cursor`, as every list."""
+    """`limit` and `cursor`, as every list. The gateway's own consumer is one like any other."""
+    await consumers.lease(api.gateway.regions.home.database, follower.NAME, "w", 1)  # as if it had not come to it yet
     for name in ("a", "b", "c"):
         await lease(api, name, "w")
     first = (await api("GET", "/v1/consumers?limit=2")).json()
     assert [one["name"] for one in first["items"]] == ["a", "b"]
     rest = (await api("GET", f"/v1/consumers?limit=2&cursor={first['next_cursor']}")).json()
-    assert ([one["name"] for one in rest["items"]], rest["next_cursor"]) == (["c"], None)
+    assert ([one["name"] for one in rest["items"]], rest["next_cursor"]) == (["c", follower.NAME], None)
 
 
 async def test_a_name_that_cannot_be_is_422(api: Api) -> None:
@@ -94,3 +98,23 @@ async def test_a_consumer_that_was_removed_lags_no_more(api: Api) -> None:
         await api.gateway.watch()
         told.append('posthouse_consumer_lag_events{consumer="gone"}' in (await api("GET", "/metrics", key=None)).text)
     assert told == [True, False]
+
+
+async def test_our_own_consumers_are_nobody_elses(api: Api) -> None:
+    """The follower of revocations is listed like any other; nobody leases, moves, resets or removes it."""
+    name = "posthouse.lifecycle"
+    async with asyncio.timeout(20):
+        while name not in [one["name"] for one in (await api("GET", "/v1/consumers")).json()["items"]]:
+            pass
+    before = (await api("GET", f"/v1/consumers/{name}")).json()
+    done = [{"partition": 0, "fence": 1, "cursor": before["cursor"]}]
+    for method, path, body in (
+        ("POST", "/lease", {"worker": "w"}), ("POST", "/leave", {"worker": "w"}), ("POST", "/reset", {"to": "latest"}),
+        ("POST", "/commit", {"partitions": done}), ("DELETE", "", None),
+    ):  # fmt: skip
+        for theirs in (name, "posthouse.anything"):
+            problem(await api(method, f"/v1/consumers/{theirs}{path}", body), 409, "conflict")
+    after = (await api("GET", f"/v1/consumers/{name}")).json()
+    assert after["workers"] == before["workers"]
+    assert "posthouse.anything" not in [one["name"] for one in (await api("GET", "/v1/consumers")).json()["items"]]
+    assert await lease(api, "posthouse", "w")  # a name that only looks like it
