@@ -36,8 +36,11 @@ from gateway.stream.append import NewEvent
 
 # With these the grant is another one than before: whatever was in doubt was about the old one.
 ANEW: frozenset[Signal] = frozenset({"authorized", "narrowed", "left", "closed"})
-# These say anew why the grant is in its state, also where the state stays.
-TELLING: frozenset[Signal] = frozenset({"authorized", "narrowed", "refreshed", "scopes_lost", "doubted", "left"})
+# These say anew why the grant is in its state where they leave it in this one; elsewhere the reason that it had stays.
+TELLING: Mapping[Signal, State] = {
+    "authorized": "active", "narrowed": "reauth_required", "refreshed": "active", "scopes_lost": "reauth_required",
+    "doubted": "suspect", "left": "reauth_required",
+}  # fmt: skip
 CONFIRM_AFTER_S = 600.0  # a terminal answer during an outage is not proof: a second one, this much later, is
 WAITED_S = 60.0
 
@@ -302,17 +305,16 @@ class _Work:
 
     def _contest(self, move: Move, stand: _Stand) -> Applied:
         """No token leaves from this commit on, where the signal says that none should; a check decides."""
-        if stand.state not in ("active", "suspect", "suspended"):
-            return self._noted(move, stand, "contested")  # none leaves, and nothing could tell: a consent is due anyway
         if move.signal in ("revoked", "suspended"):
             stand.contested = True
             self._changed.add((move.connection, move.access_profile))
-        self._ask(move, "contested", 0.0)
+        if stand.state in ("active", "suspect", "suspended"):  # else nothing could tell, and a consent is due anyway
+            self._ask(move, "contested", 0.0)
         return self._noted(move, stand, "contested")
 
     async def _stepped(self, move: Move, stand: _Stand, to: State) -> Applied:
         name, before = (move.connection, move.access_profile), stand.state
-        anew = to != before or (move.signal in TELLING and to != "suspended")
+        anew = to != before or TELLING.get(move.signal) == to
         reason = move.reason if anew else stand.reason
         if (to, reason) != (before, stand.reason):
             self._changed.add(name)
@@ -350,20 +352,22 @@ class _Work:
             if move.again_in_s is not None and to == "suspect":
                 self._ask(move, "rejected" if move.failure and move.failure.error_class == "rejected" else "refused",
                           move.again_in_s)  # fmt: skip
-        elif self._decides(move, stand, to):
-            self._drops.add(name)
-            self._asks.pop(name, None)
+        elif move.signal in ANEW or _acquits(move) or move.confirms or to in ("revoked", "closed"):
+            self._undoubt(name)
             if stand.contested:
                 stand.contested = False
                 self._changed.add(name)
+        elif to == "reauth_required":
+            self._undoubt(name)  # nothing can tell, and a consent is due; what is contested stays so, for the next:
+        elif move.signal == "refreshed" and stand.contested and stand.state == "reauth_required":
+            # It was under way all the time: is it of what was said to be over?
+            self._ask(replace(move, signal="revoked", reason="revoked"), "contested", 0.0)
+        elif move.signal in ("refreshed", "scopes_lost", "refused", "ran_out") and not stand.contested:
+            self._undoubt(name)
 
-    def _decides(self, move: Move, stand: _Stand, to: State) -> bool:
-        """Is nothing left to be asked? What a verified message says is asked about while the grant may still be let go on."""
-        if move.signal in ANEW or _acquits(move) or move.confirms:
-            return True
-        if to in ("revoked", "closed", "reauth_required"):
-            return True
-        return move.signal in ("refreshed", "scopes_lost", "refused", "ran_out") and not stand.contested
+    def _undoubt(self, name: tuple[UUID, str]) -> None:
+        self._drops.add(name)
+        self._asks.pop(name, None)
 
     def _ask(self, move: Move, why: Why, due_in_s: float, *, waits: bool = False) -> None:
         assert move.access_profile is not None

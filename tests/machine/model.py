@@ -171,8 +171,8 @@ class Model:
         if to is None:
             return self._note(heard, grant, "illegal", grant.state)
         if weight == "contested" and to != grant.state and heard.name[1] is not None and heard.asks:
+            grant.contested = grant.contested or heard.signal in ("revoked", "suspended")
             if grant.state in ("active", "suspect", "suspended"):
-                grant.contested = grant.contested or heard.signal in ("revoked", "suspended")
                 before = asked.get(heard.name)
                 if before is None or before.signal != "revoked":
                     asked[heard.name] = Check("contested", heard.signal, heard.evidence, self.now)
@@ -190,7 +190,10 @@ class Model:
         outcome = "stays" if to == before else "moved"
         if outcome == "stays" and heard.signal == "acquitted" and grant.contested:
             outcome = "refuted"
-        tells = heard.signal in ("authorized", "narrowed", "refreshed", "scopes_lost", "doubted") and to != "suspended"
+        tells = (heard.signal, to) in (
+            ("authorized", "active"), ("narrowed", "reauth_required"), ("refreshed", "active"),
+            ("scopes_lost", "reauth_required"), ("doubted", "suspect"), ("left", "reauth_required"),
+        )  # fmt: skip
         if to != before or tells:
             reason = heard.reason
         if (to, reason) != (before, grant.reason):
@@ -198,7 +201,7 @@ class Model:
         grant.state, grant.reason = to, reason
         if heard.save is not None:
             heard.save(grant)
-        self._decided(heard, grant, asked)
+        self._decided(heard, grant, before, asked)
         if to == "revoked":
             grant.tokens = False
         if outcome == "moved" or heard.signal != "refreshed":
@@ -207,19 +210,26 @@ class Model:
         word[0], word[1] = heard.say or word[0], heard.also or word[1]
         return outcome
 
-    def _decided(self, heard: Heard, grant: Grant, asked: dict[Name, Check]) -> None:
+    def _decided(self, heard: Heard, grant: Grant, before: str, asked: dict[Name, Check]) -> None:
         """Whatever is decided is in doubt no more; what is doubted is asked about later."""
-        over = (
-            heard.signal in ("authorized", "narrowed", "left", "closed", "acquitted") or heard.confirms
-            or grant.state in ("revoked", "closed", "reauth_required")
-        )  # fmt: skip
+        anew = heard.signal in ("authorized", "narrowed", "left", "closed", "acquitted") or heard.confirms
         if heard.signal == "doubted":
             if heard.again and grant.state == "suspect":
                 why = "rejected" if heard.failure == "rejected" else "refused"
                 asked[heard.name] = Check(why, None, heard.evidence, self.now + CONFIRM_S)
-        elif over or (heard.signal in ("refreshed", "scopes_lost", "refused", "ran_out") and not grant.contested):
-            grant.check, grant.contested = None, False
-            asked.pop(heard.name, None)
+            return
+        if anew or grant.state in ("revoked", "closed"):
+            grant.contested = False
+        elif grant.contested and grant.state != "reauth_required":
+            if heard.signal == "refreshed" and before == "reauth_required":
+                asked[heard.name] = Check("contested", "revoked", heard.evidence, self.now)
+            return
+        elif (
+            heard.signal not in ("refreshed", "scopes_lost", "refused", "ran_out") and grant.state != "reauth_required"
+        ):
+            return
+        grant.check = None
+        asked.pop(heard.name, None)
 
     def _put(self, grant: Grant, new: Check) -> None:
         """The graver question stays. Two of a verified message: the question is asked anew, about the louder one."""
@@ -269,6 +279,7 @@ class Model:
         noted = False
         for profile, grant in one.grants.items():
             was, grant.state, grant.reason = grant.state, "closed", None
+            self.pairs.add((was, "closed"))
             grant.contested, grant.check, grant.tokens = False, None, False
             if was != "closed":
                 noted = True

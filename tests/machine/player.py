@@ -50,6 +50,7 @@ WITH c AS (INSERT INTO gateway.connections (id, tenant_id, integration_id, state
            SELECT id, tenant, $4, state, gateway.now(), gateway.now() FROM unnest($1::uuid[], $2::text[], $3::text[]) AS i(id, tenant, state))
 SELECT last_value FROM gateway.events_seq"""
 ACCOUNT = "INSERT INTO gateway.connection_accounts (integration_id, account_hash, connection_id) VALUES ($1, $2, $3)"
+NOBODY = UUID(int=0)
 FENCES = "SELECT partition, fence FROM gateway.consumer_partitions WHERE worker IS NOT NULL"
 CURSORS = "SELECT partition, cursor_seq FROM gateway.consumer_partitions ORDER BY partition"
 
@@ -126,7 +127,7 @@ class Player:
     refusals: dict[tuple[UUID, str, int], list[float]] = field(default_factory=dict)
     start: int = 0
     seq: int = 0
-    last: UUID = UUID(int=0)
+    last: UUID = NOBODY
     canary_at: float = float("inf")
     steps: int = 0
 
@@ -218,7 +219,7 @@ class Player:
             state, reason, generation, contested = row[0], row[1], row[2], row[4]
             if served[id, profile] and (contested or state not in ("active", "suspect")):
                 raise Differs(f"promise 4: a token of {self.who((id, profile))} leaves, which is {state}, {contested=}")
-            if contested and row[7] != "contested":
+            if contested and row[7] != "contested" and state != "reauth_required":
                 raise Differs(f"{self.who((id, profile))} is contested, and no check will decide it")
             one = self.model.connections[id]
             if state == "revoked" and (id, profile, generation) not in self.dead and not one.accounts & self.forever:
@@ -362,7 +363,8 @@ class Player:
 
         async def work(tx: Db) -> None:
             await grants.lock(tx, name[0])
-            await grants.shred(tx, [name])
+            (held,) = [one for one in await grants.of(tx, [name[0]]) if one.access_profile == name[1]]
+            await grants.leave(tx, held)
             move = Move(connection=name[0], access_profile=name[1], signal="left", because=said,
                         fence=NAMED_FOR_EVER, reason="account_switched")  # fmt: skip
             await transitions.apply(tx, [move], self.world.new_id)
@@ -370,7 +372,8 @@ class Player:
         await self._transaction(False, work)
         grant = self.model.grant(name)
         assert grant is not None
-        grant.tokens = False
+        grant.tokens, grant.mark, grant.generation = False, None, grant.generation + 1
+        self.dead.add((*name, grant.generation))  # nothing of the kind is there
         self.model.apply([Heard(name, "left", "account_switched", final=True)])
         return True
 

@@ -183,7 +183,7 @@ class World:
             trust=Trust(secrets=(), endpoint=False), access_profiles={"bot": PROFILE, "user": PROFILE},
         )  # fmt: skip
         self.catalog = cast(Catalog, Known(self.integration))
-        self._ids = 0
+        self._ids = self._nth = 0
         self.clock = FakeClock(base)
         self.asked: Question | None = None
         self.entered = asyncio.Event()
@@ -209,7 +209,7 @@ class World:
         await self.database.execute(CLEAR)
         if sweep:
             await self.database.execute(SWEEP)
-        self.clock = FakeClock(self.base)
+        self.clock, self._nth = FakeClock(self.base), 0
         self.checker = self._checker()
         self.database.dies = False
 
@@ -221,9 +221,9 @@ class World:
         return Follower(self.region, meaning, self.clock, worker, self.new_id, lambda: None), meaning
 
     def new_id(self) -> UUID:
-        """Ids in the order in which they are made."""
-        self._ids += 1
-        return UUID(int=(self._ids << 64) + (7 << 40) + self._ids % 9973)
+        """Ids in the order in which they are made; their tails, which choose partitions, are the same in every story."""
+        self._ids, self._nth = self._ids + 1, self._nth + 1
+        return UUID(int=(self._ids << 64) + (7 << 40) + self._nth * 259)
 
     @property
     def last_id(self) -> UUID:
