@@ -53,11 +53,15 @@ SERVER_SETTINGS = {
 
 
 class Database:
-    """A pool of connections to one database. `Db` for single statements; `transaction()` for several."""
+    """A pool of connections to one database. `Db` for single statements; `transaction()` for several.
 
-    def __init__(self, dsn: str, *, size: int = 10) -> None:
+    `keeps_plans`: a statement is planned once, whatever it is given. For those who run the same few all the time.
+    """
+
+    def __init__(self, dsn: str, *, size: int = 10, keeps_plans: bool = False) -> None:
         self.dsn = dsn
         self._size = size
+        self._settings = SERVER_SETTINGS | ({"plan_cache_mode": "force_generic_plan"} if keeps_plans else {})
         self._pool: Any = None
 
     def __repr__(self) -> str:
@@ -67,7 +71,7 @@ class Database:
         """Connect.    Raises: one of AWAY."""
         self._pool = await asyncpg.create_pool(
             self.dsn, min_size=1, max_size=self._size, timeout=2, command_timeout=30,
-            server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=300, reset=_as_it_is,
+            server_settings=self._settings, max_inactive_connection_lifetime=300, reset=_as_it_is,
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -81,7 +85,7 @@ class Database:
 
     async def connect(self) -> Any:
         """A connection of its own, outside the pool, for those that hold one: the appender, the listener."""
-        return await asyncpg.connect(self.dsn, timeout=2, command_timeout=30, server_settings=SERVER_SETTINGS)
+        return await asyncpg.connect(self.dsn, timeout=2, command_timeout=30, server_settings=self._settings)
 
     @asynccontextmanager
     async def acquire(self, limit_s: float | None = None) -> AsyncIterator[Db]:
