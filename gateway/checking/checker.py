@@ -113,12 +113,7 @@ class Checker:
     async def _alive(self, check: Check, due: Due, found: Found, asked_s: float) -> None:
         """It works: whatever is said of it is not true of it now."""
         async with self._region.database.transaction() as tx:
-<<<<<<< HEAD
-            await grants.lock(tx, check.connection_id)
-            if await self._may_decide(tx, check, due, found):  # else the refresh itself has told, perhaps
-=======
             if await self._is_ours(tx, check, due, found):  # else asked anew, or the refresh itself has told
->>>>>>> review
                 moves = [move for move in (self._lost(tx, due, found), self._acquitted(check, due, found)) if move]
                 await store.done(tx, check)
                 await grants.lived(tx, *check.name, asked_s)
@@ -178,9 +173,7 @@ class Checker:
         """A verified message, and the provider's own answer: it moves now."""
         assert check.signal is not None
         async with self._region.database.transaction() as tx:
-<<<<<<< HEAD
-            await grants.lock(tx, check.connection_id)
-            if not await self._may_decide(tx, check, due, found):
+            if not await self._is_ours(tx, check, due, found):
                 return "overtaken"
             await store.done(tx, check)
             signal, reason = check.signal, check.reason
@@ -200,28 +193,6 @@ class Checker:
             await transitions.apply(tx, [due.move(signal, because, reason=reason, confirms=True)], self._new_id)
         return "dead"
 
-    async def _may_decide(self, tx: Db, check: Check, due: Due, found: Found) -> bool:
-        """Is what was asked about still what is in doubt? Under the connection's lock.
-
-        No: asked anew meanwhile, which gets an answer of its own; or the token set that was tried is no longer the
-        current one, and the question is put again.
-        """
-        if not await store.holds(tx, check):
-            return False
-        held = [one for one in await grants.of(tx, [check.connection_id]) if one.access_profile == check.access_profile]
-        grant = due.stored.grant
-        asked = (grant.generation, grant.token_version)
-        if found.answer == "refreshed" or [(one.generation, one.token_version) for one in held] == [asked]:
-            return True
-        await store.later(tx, check, 1.0, "overtaken")
-=======
-            if not await self._is_ours(tx, check, due, found):
-                return "overtaken"
-            await store.done(tx, check)
-            move = due.move(check.signal, because, reason=check.reason, confirms=True)
-            await transitions.apply(tx, [move], self._new_id)
-        return "dead"
-
     async def _is_ours(self, tx: Db, check: Check, due: Due, found: Found) -> bool:
         """Is it ours to decide, and was it asked about the token set that there is? Else that one is asked about.
 
@@ -235,7 +206,6 @@ class Checker:
         if now == asked or (found.answer == "refreshed" and now is not None and now[0] == asked[0]):
             return True
         await store.later(tx, check, SOON_S, "overtaken")
->>>>>>> review
         return False
 
     async def _drop(self, check: Check) -> None:

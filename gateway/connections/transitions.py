@@ -372,16 +372,9 @@ class _Work:
     def _ask(self, move: Move, why: Why, due_in_s: float, *, waits: bool = False) -> None:
         assert move.access_profile is not None
         name = (move.connection, move.access_profile)
-<<<<<<< HEAD
         contested, before = why == "contested", self._asks.get(name)
         if before is not None and before.why == "contested" and (not contested or before.signal == "revoked"):
             return  # that is the graver question
-=======
-        contested = why == "contested"
-        before = self._asks.get(name)
-        if before is not None and (before.why, before.signal) == ("contested", "revoked"):
-            return  # nothing that is said in the same breath is graver
->>>>>>> review
         self._asks[name] = Ask(
             connection_id=move.connection, access_profile=move.access_profile, provider=move.provider, why=why,
             signal=move.signal if contested else None, reason=move.reason or move.because.cause,
