@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
     keys_urls: dict[str, str] = Field(
         default_factory=dict,
-        description='where providers\' public keys are fetched instead, as JSON `{"google": URL}`: for tests and mirrors',
+        description='where a provider\'s public keys are fetched instead, as JSON `{"google": URL}`: for tests and mirrors',
     )
     key_backend: Annotated[str, Field(pattern="^(local|transit)$")] = Field(
         "local", description="what wraps the tenants' data keys: the `local` keyring, or `transit` of Vault / OpenBao"

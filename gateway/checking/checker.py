@@ -38,6 +38,7 @@ from gateway.tokens.rotation import REFUSED, REJECTED, Due
 AT_ONCE = 8  # checks of one provider under way in one process
 BATCH = 64  # claimed at a time
 AGAIN_S, MOST_AGAIN_S = 2.0, 300.0  # after nothing was found out: the first pause, and the longest
+SOON_S = 1.0  # … after it was another one by then
 MOST_CONTESTED_AGAIN_S = 30.0  # while no token is handed out for it
 
 Verdict = Literal["alive", "refreshed", "dead", "overtaken", "too_new", "undecided", "busy"]
@@ -98,7 +99,7 @@ class Checker:
                 await store.later(self._region.database, check, _pause_s(check, found), found.code or "undecided")
                 return "undecided"
             case "overtaken":  # it is another one by now: is that one in doubt?
-                await store.later(self._region.database, check, 1.0, "overtaken")
+                await store.later(self._region.database, check, SOON_S, "overtaken")
                 return "overtaken"
             case "too_new":
                 await self._drop(check)
@@ -112,8 +113,7 @@ class Checker:
     async def _alive(self, check: Check, due: Due, found: Found, asked_s: float) -> None:
         """It works: whatever is said of it is not true of it now."""
         async with self._region.database.transaction() as tx:
-            await grants.lock(tx, check.connection_id)
-            if await self._may_decide(tx, check, due, found):  # else the refresh itself has told, perhaps
+            if await self._is_ours(tx, check, due, found):  # else asked anew, or the refresh itself has told
                 moves = [move for move in (self._lost(tx, due, found), self._acquitted(check, due, found)) if move]
                 await store.done(tx, check)
                 await grants.lived(tx, *check.name, asked_s)
@@ -131,7 +131,7 @@ class Checker:
         if check.signal == "resumed":
             said = Because(cause=check.reason or "resumed", source="delivery", evidence=check.evidence)
             return due.move("resumed", said, fence=fence, confirms=True)
-        return due.move("acquitted", because, fence=fence)
+        return due.move("acquitted", because, fence=fence, confirms=True)  # also where the same event is heard anew
 
     def _lost(self, tx: Db, due: Due, found: Found) -> Move | None:
         """A probe told the scopes: what of them is required and gone?"""
@@ -173,8 +173,7 @@ class Checker:
         """A verified message, and the provider's own answer: it moves now."""
         assert check.signal is not None
         async with self._region.database.transaction() as tx:
-            await grants.lock(tx, check.connection_id)
-            if not await self._may_decide(tx, check, due, found):
+            if not await self._is_ours(tx, check, due, found):
                 return "overtaken"
             await store.done(tx, check)
             signal, reason = check.signal, check.reason
@@ -194,20 +193,19 @@ class Checker:
             await transitions.apply(tx, [due.move(signal, because, reason=reason, confirms=True)], self._new_id)
         return "dead"
 
-    async def _may_decide(self, tx: Db, check: Check, due: Due, found: Found) -> bool:
-        """Is what was asked about still what is in doubt? Under the connection's lock.
+    async def _is_ours(self, tx: Db, check: Check, due: Due, found: Found) -> bool:
+        """Is it ours to decide, and was it asked about the token set that there is? Else that one is asked about.
 
-        No: asked anew meanwhile, which gets an answer of its own; or the token set that was tried is no longer the
-        current one, and the question is put again.
+        What is contested has its check until something decides: one that ended with a stale answer would leave it so.
         """
+        await grants.lock(tx, check.connection_id)
         if not await store.holds(tx, check):
             return False
-        held = [one for one in await grants.of(tx, [check.connection_id]) if one.access_profile == check.access_profile]
-        grant = due.stored.grant
+        now, grant = await grants.version(tx, *check.name), due.stored.grant
         asked = (grant.generation, grant.token_version)
-        if found.answer == "refreshed" or [(one.generation, one.token_version) for one in held] == [asked]:
+        if now == asked or (found.answer == "refreshed" and now is not None and now[0] == asked[0]):
             return True
-        await store.later(tx, check, 1.0, "overtaken")
+        await store.later(tx, check, SOON_S, "overtaken")
         return False
 
     async def _drop(self, check: Check) -> None:

@@ -37,8 +37,8 @@ class Ask:
     waits: bool = False  # for the provider to be well
 
 
-# `revoked` is graver than any other contested signal, and stays. A lease under way is over: it answers an older question,
-# and a second word of the provider's, be it the same, is not refuted by an answer from before it.
+# What an event of the log says anew is asked anew: an answer that is under way is to an older question, and its lease is over.
+# `revoked` is graver than any other contested signal, which then only has it asked anew. Rows in order: a release locks them so.
 PUT = """
 INSERT INTO gateway.grant_checks AS k (connection_id, access_profile, provider, why, signal, reason, evidence, occurred_at,
                                        asked_at, due_at, waits)
@@ -47,22 +47,29 @@ SELECT i.connection_id, i.access_profile, i.provider, i.why, i.signal, i.reason,
   FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::timestamptz[],
               $9::float8[], $10::bool[])
          AS i(connection_id, access_profile, provider, why, signal, reason, evidence, occurred_at, due_in_s, waits)
+ ORDER BY i.connection_id, i.access_profile
     ON CONFLICT (connection_id, access_profile) DO UPDATE
-   SET (provider, why, asked_at, due_at, waits, lease_until, tries, fence)
-     = (excluded.provider, excluded.why, excluded.asked_at, excluded.due_at, excluded.waits, '-infinity', 0, k.fence + 1),
-       (signal, reason, evidence, occurred_at)
-     = (SELECT s.signal, s.reason, s.evidence, s.occurred_at FROM (VALUES (k.signal, k.reason, k.evidence, k.occurred_at, true),
-                                (excluded.signal, excluded.reason, excluded.evidence, excluded.occurred_at, false))
-                 AS s(signal, reason, evidence, occurred_at, old)
-         WHERE s.old = (k.why = 'contested' AND k.signal = 'revoked' AND excluded.signal <> 'revoked'))
+   SET (provider, why, signal, reason, evidence, occurred_at, asked_at, due_at, waits, lease_until, tries, fence)
+     = (SELECT excluded.provider, excluded.why, s.signal, s.reason, s.evidence, s.occurred_at, excluded.asked_at,
+               excluded.due_at, excluded.waits, '-infinity'::timestamptz, 0, k.fence + 1
+          FROM (SELECT 1 AS place, k.signal, k.reason, k.evidence, k.occurred_at
+                 WHERE (k.why, k.signal) = ('contested', 'revoked') AND excluded.signal IS DISTINCT FROM 'revoked'
+                 UNION ALL
+                SELECT 2, excluded.signal, excluded.reason, excluded.evidence, excluded.occurred_at
+                 ORDER BY place LIMIT 1) AS s)
  WHERE array_position($11::text[], excluded.why) > array_position($11::text[], k.why)
-    OR excluded.why = k.why AND (excluded.why = 'contested' OR excluded.waits <> k.waits OR excluded.due_at < k.due_at)"""
+    OR excluded.why = k.why
+       AND (excluded.why = 'contested' OR excluded.waits AND NOT k.waits
+            OR NOT k.waits AND (excluded.due_at < k.due_at
+                                OR excluded.evidence IS NOT NULL AND excluded.evidence IS DISTINCT FROM k.evidence))"""
 DROP = """DELETE FROM gateway.grant_checks k USING unnest($1::uuid[], $2::text[]) AS d(connection_id, access_profile)
            WHERE (k.connection_id, k.access_profile) = (d.connection_id, d.access_profile)"""
 # Spread by chance that is the connection's own, so that a provider that is well again is not run over.
 RELEASE = """UPDATE gateway.grant_checks
                 SET waits = false, due_at = gateway.now() + (get_byte(uuid_send(connection_id), 14) / 256.0) * make_interval(secs => $2)
-              WHERE provider = $1 AND waits"""
+              WHERE (connection_id, access_profile) IN (
+                SELECT connection_id, access_profile FROM gateway.grant_checks WHERE provider = $1 AND waits
+                 ORDER BY connection_id, access_profile FOR UPDATE) AND waits"""
 
 
 async def ask(tx: Db, asked: Sequence[Ask]) -> None:

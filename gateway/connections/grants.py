@@ -170,6 +170,15 @@ async def lock(tx: Db, connection_id: UUID) -> State | None:
     return state
 
 
+VERSION = "SELECT generation, token_version FROM gateway.grants WHERE connection_id = $1 AND access_profile = $2"
+
+
+async def version(db: Db, connection_id: UUID, access_profile: str) -> tuple[int, int] | None:
+    """Generation and token version of a grant."""
+    row = await db.fetchrow(VERSION, connection_id, access_profile)
+    return None if row is None else (row["generation"], row["token_version"])
+
+
 PUT = """
 INSERT INTO gateway.grants AS g (connection_id, access_profile, state, reason, generation, token_version, held, kind, requested,
                             granted, missing, lost, optional_missing, parameters, reach_hash, marks, alive_at, granted_at,

@@ -57,7 +57,7 @@ SELECT {COLUMNS} FROM gateway.events e
    AND e.accounts && ARRAY(SELECT a.account_hash FROM gateway.connection_accounts a WHERE a.connection_id = $2)
    AND e.at >= coalesce((SELECT max(s.created_at) FROM gateway.connect_sessions s
                           WHERE s.connection_id = $2 AND s.state = 'completed'),
-                        gateway.now() - make_interval(secs => $4))
+                        (SELECT gateway.now() - make_interval(secs => $4)))
  ORDER BY e.seq"""  # noqa: S608 - likewise
 ACCOUNTS = """SELECT connection_id, account_hash FROM gateway.connection_accounts
                WHERE connection_id = ANY ($1::uuid[]) AND account_hash = ANY ($2::uuid[])"""

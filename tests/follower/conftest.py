@@ -243,7 +243,8 @@ async def street(bare_town: Town) -> AsyncIterator[Street]:
             house.targets[name] = f"/hooks/{name}"
         for tenant in ("globex", "initech"):
             await bare_town.api("PUT", f"/v1/tenants/{tenant}", {})
-        yield Street(bare_town, house, *services, follower_of(gateway))
+        at_slack, at_github = services
+        yield Street(bare_town, house, at_slack, at_github, follower_of(gateway))
 
 
 async def endpoint(street: Street, name: str) -> None:

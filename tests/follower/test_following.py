@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -114,6 +114,21 @@ async def test_a_slow_one_that_has_lost_its_lease_does_nothing(street: Street, h
     await street.town.pass_s(60)
     await street.follow()
     await revoked_once(street)
+
+
+async def test_a_revocation_does_not_wait_behind_requests(street: Street) -> None:
+    """However many requests hold a connection each: the follower has its own, where plans are made once."""
+    await at_github(street)
+    await street.follow()
+    await street.deliver(github_installation("deleted"))
+    region = street.gateway.regions.home
+    async with AsyncExitStack() as requests:
+        for _ in range(10):
+            await requests.enter_async_context(region.database.acquire())
+        await street.follow()
+    await revoked_once(street)
+    plans = [await database.fetchval("SHOW plan_cache_mode") for database in (region.database, region.following)]
+    assert plans == ["auto", "force_generic_plan"]
 
 
 async def test_cursor_and_effects_are_one_commit(street: Street, holder: asyncpg.Connection) -> None:

@@ -136,7 +136,7 @@ async def test_a_github_app_is_suspended_and_let_go_on(street: Street) -> None:
     """Tokens stay sealed meanwhile, and none leaves. That it is lifted is signed without a time: a check says so."""
     await at_github(street)
     at = (await street.now()).isoformat()
-    await street.deliver(github_installation("suspend", **{**SUSPENDED, "suspended_at": at}))
+    await street.deliver(github_installation("suspend", suspended_at=at, suspended_by=SUSPENDED["suspended_by"]))
     await street.follow()
     states = {"acme": {"installation": "suspended", "user": "suspended"}, "globex": {"installation": "suspended"}}
     assert await street.moved() == {**states, "by hand": {"": "suspended"}}

@@ -111,6 +111,10 @@ class House:
     name: str = "default"
     tokens: Vault = field(default_factory=Vault)
 
+    @property
+    def following(self) -> One:
+        return self.database
+
 
 class Known:
     """A catalog of one integration."""

@@ -129,7 +129,9 @@ async def test_a_grant_of_the_second_release_is_fenced_by_its_token_set(empty: s
                SELECT id, 'with', 'acme', 1, 1, 1, 'x', false, '2026-02-02' FROM gateway.connections"""
         )
         assert await migrate.migrate(empty, "region") == [f"region {n:04}" for n in range(3, HEAD["region"] + 1)]
-        rows = await db.fetch("SELECT alive_at::date::text, contested, marks FROM gateway.grants ORDER BY access_profile")
+        rows = await db.fetch(
+            "SELECT alive_at::date::text, contested, marks FROM gateway.grants ORDER BY access_profile"
+        )
         assert [tuple(row) for row in rows] == [("2026-02-02", False, []), ("2026-01-01", False, [])]
     finally:
         await db.close()
