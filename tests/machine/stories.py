@@ -35,7 +35,7 @@ WEIGHTS = {
 KINDS = [kind for kind, weight in WEIGHTS.items() for _ in range(weight)]
 NUMBER = st.integers(0, 71)
 STORY: st.SearchStrategy[list[Act]] = st.lists(
-    st.tuples(st.sampled_from(KINDS), NUMBER, NUMBER, NUMBER), min_size=22, max_size=46
+    st.tuples(st.sampled_from(KINDS), NUMBER, NUMBER, NUMBER), min_size=26, max_size=52
 )
 
 
