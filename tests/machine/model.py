@@ -236,7 +236,11 @@ class Model:
         old = grant.check
         if old is not None:
             graver = GRAVER.index(new.why) - GRAVER.index(old.why)
-            sooner = new.why == old.why and (new.waits != old.waits or new.due < old.due or new.why == "contested")
+            other = new.evidence is not None and new.evidence != old.evidence
+            sooner = (
+                new.why == "contested" or (new.waits and not old.waits)
+                or (not old.waits and (new.due < old.due or other))
+            )  # fmt: skip
             if graver < 0 or (graver == 0 and not sooner):
                 return
             if new.why == old.why == "contested" and old.signal == "revoked" != new.signal:
