@@ -31,7 +31,6 @@ from gateway.connections.telling import Because
 from gateway.connections.transitions import CONFIRM_AFTER_S, Move
 from gateway.database import Db
 from gateway.regions import Region
-from gateway.stream.append import append
 from gateway.tokens import rotation
 from gateway.tokens.rotation import REFUSED, REJECTED, Due
 
@@ -118,9 +117,8 @@ class Checker:
                 await store.done(tx, check)
                 await grants.lived(tx, *check.name, asked_s)
                 await transitions.apply(tx, moves, self._new_id)
-        async with self._region.database.transaction() as tx:
-            if (event := await conditions.passed(tx, check.provider, self._new_id())) is not None:
-                await append(tx, [event])
+        renewed = found.answer == "refreshed"
+        await conditions.well(self._region.database, check.provider, self._new_id, renewed=renewed)
 
     def _acquitted(self, check: Check, due: Due, found: Found) -> Move:
         because = Because(

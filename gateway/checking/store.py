@@ -54,6 +54,7 @@ DUE = f"""{TAKE} AND (k.connection_id, k.access_profile) IN (
             SELECT d.connection_id, d.access_profile FROM gateway.grant_checks d
              WHERE NOT d.waits AND d.due_at <= (SELECT gateway.now()) AND d.lease_until <= (SELECT gateway.now())
              ORDER BY d.due_at LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING {COLUMNS}"""  # noqa: S608 - likewise
+# One that has failed is asked again when it is due: a few that are dead must not be all that is ever asked.
 CANARY = f"""WITH turn AS (
               UPDATE gateway.provider_conditions SET canary_at = gateway.now() + make_interval(secs => $1)
                WHERE degraded_since IS NOT NULL AND canary_at <= gateway.now() RETURNING provider)
@@ -61,6 +62,7 @@ CANARY = f"""WITH turn AS (
               SELECT d.connection_id, d.access_profile FROM turn CROSS JOIN LATERAL (
                 SELECT connection_id, access_profile FROM gateway.grant_checks d
                  WHERE d.provider = turn.provider AND d.waits AND d.lease_until <= gateway.now()
+                   AND (d.tries = 0 OR d.due_at <= gateway.now())
                  ORDER BY d.due_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS d) RETURNING {COLUMNS}"""  # noqa: S608 - likewise
 HOLDS = (
     "SELECT true FROM gateway.grant_checks WHERE connection_id = $1 AND access_profile = $2 AND fence = $3 FOR UPDATE"

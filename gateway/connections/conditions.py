@@ -6,6 +6,7 @@ it trips once. Order of locks: connections, then this row, then the log.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -47,21 +48,30 @@ class Counted:
 
 
 MAKE = "INSERT INTO gateway.provider_conditions (provider) VALUES ($1) ON CONFLICT DO NOTHING"
-LOCK = "SELECT degraded_since, passed FROM gateway.provider_conditions WHERE provider = $1 FOR UPDATE"
-ADD = """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id, guarded)
-         VALUES ($1, $2, gateway.now(), $3, $4, $5)"""
-# The clock in a subquery: it is asked once then, not for each row, and the index is of use. Whoever asks holds everybody up.
+LOCK = """SELECT degraded_since, passed, error_class, canary_at <= gateway.now() AS due
+            FROM gateway.provider_conditions WHERE provider = $1 FOR UPDATE"""
+ADD = """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id)
+         VALUES ($1, $2, gateway.now(), $3, $4)"""
+# Connections, not failures: one dead token that is reported a thousand times makes nothing usual. What came while
+# the guard held was not kept: canaries that find dead grants would trip it anew for as long as there are any. The clock in a subquery: it
+# is asked once then, not for each row, and the index is of use. Whoever asks holds everybody up.
 IN_WINDOW = """
 SELECT count(DISTINCT connection_id) AS connections, count(DISTINCT tenant_id) AS tenants FROM gateway.provider_failures
  WHERE provider = $1 AND error_class = $2 AND at > (SELECT gateway.now() - make_interval(secs => $3))"""
 BEFORE = """
-SELECT count(*) FROM gateway.provider_failures
- WHERE provider = $1 AND error_class = $2 AND NOT guarded AND at <= (SELECT gateway.now() - make_interval(secs => $3))
+SELECT count(DISTINCT connection_id) FROM gateway.provider_failures
+ WHERE provider = $1 AND error_class = $2 AND at <= (SELECT gateway.now() - make_interval(secs => $3))
    AND at > (SELECT gateway.now() - make_interval(secs => $4))"""
 DEGRADE = """UPDATE gateway.provider_conditions SET degraded_since = gateway.now(), error_class = $2, failures = 1, passed = 0,
                     canary_at = gateway.now() + make_interval(secs => $3) WHERE provider = $1 RETURNING degraded_since"""
 WORSE = "UPDATE gateway.provider_conditions SET failures = failures + 1, passed = 0 WHERE provider = $1"
+DEGRADED = """SELECT true FROM gateway.provider_conditions WHERE provider = $1 AND degraded_since IS NOT NULL
+                 AND (NOT $2 OR canary_at <= gateway.now())"""
+WAITING = "SELECT EXISTS (SELECT FROM gateway.grant_checks WHERE provider = $1 AND waits)"
 PASS = "UPDATE gateway.provider_conditions SET passed = passed + 1 WHERE provider = $1"
+NEXT = (
+    "UPDATE gateway.provider_conditions SET canary_at = gateway.now() + make_interval(secs => $2) WHERE provider = $1"
+)
 RECOVER = """UPDATE gateway.provider_conditions SET degraded_since = NULL, error_class = NULL, passed = 0 WHERE provider = $1
              RETURNING failures, gateway.now() AS at"""
 ALL = """SELECT provider, degraded_since, error_class, failures, passed,
@@ -78,11 +88,10 @@ async def failed(
     await tx.execute(MAKE, provider)
     row = await tx.fetchrow(LOCK, provider)
     assert row is not None
-    degraded = row["degraded_since"] is not None
-    await tx.execute(ADD, provider, error_class, tenant, connection, degraded)
-    if degraded:
+    if row["degraded_since"] is not None:  # counted, not kept: an outage has no end of them
         await tx.execute(WORSE, provider)
         return Counted(True)
+    await tx.execute(ADD, provider, error_class, tenant, connection)
     counts = await _counts(tx, provider, error_class, limits)
     if not guard.tripped(counts, limits):
         return Counted(False)
@@ -102,15 +111,41 @@ async def _counts(tx: Db, provider: str, error_class: ErrorClass, limits: Limits
     return replace(counts, before=before)
 
 
-async def passed(tx: Db, provider: str, event_id: UUID, limits: Limits = LIMITS) -> NewEvent | None:
-    """A check found a grant alive; the event to say, if with that the provider is well again."""
+async def passed(
+    tx: Db, provider: str, event_id: UUID, *, renewed: bool, limits: Limits = LIMITS
+) -> NewEvent | None:  # fmt: skip
+    """A grant was found alive; the event to say, if with that the provider is well again.
+
+    `renewed`: by its token endpoint; a call that the API takes says nothing of one that refuses everybody. Where nothing
+    waits there is nobody left to send as a canary, and one that passes is enough.
+    """
     row = await tx.fetchrow(LOCK, provider)
-    if row is None or row["degraded_since"] is None:
+    if row is None or row["degraded_since"] is None or (row["error_class"] == "refused" and not renewed):
         return None
-    if not guard.released(row["passed"] + 1, limits):
+    if not guard.released(row["passed"] + 1, limits) and await tx.fetchval(WAITING, provider):
         await tx.execute(PASS, provider)
         return None
     return await recover(tx, provider, row["degraded_since"], event_id)
+
+
+async def well(
+    database: Database, provider: str, new_id: Callable[[], UUID], *, renewed: bool, unasked: bool = False,
+    limits: Limits = LIMITS,
+) -> None:  # fmt: skip
+    """`passed`, where the provider counts as unwell; and say it.    Raises: Unavailable.
+
+    `unasked`: nobody doubted the grant, it was refreshed as always. That takes a canary's place, and its turn: while half of
+    what is asked fails, three that succeed in a row are soon found.
+    """
+    if await database.fetchval(DEGRADED, provider, unasked):
+        async with database.transaction() as tx:
+            if unasked:
+                row = await tx.fetchrow(LOCK, provider)
+                if row is None or not row["due"]:
+                    return
+                await tx.execute(NEXT, provider, limits.canary_s)
+            if (event := await passed(tx, provider, new_id(), renewed=renewed)) is not None:
+                await append(tx, [event])
 
 
 async def recover(tx: Db, provider: str, since: datetime, event_id: UUID) -> NewEvent:

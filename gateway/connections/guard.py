@@ -32,7 +32,7 @@ class Counts:
 
     connections: int
     tenants: int
-    before: int  # failures from `usual_s` ago to the window's start, those that were guarded left out
+    before: int  # connections from `usual_s` ago to the window's start
 
 
 def tripped(counts: Counts, limits: Limits = LIMITS) -> bool:

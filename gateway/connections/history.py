@@ -50,14 +50,14 @@ _COLUMNS = ", ".join(field.name for field in fields(Entry))
 ADD = f"""INSERT INTO gateway.history (at, {_COLUMNS})
           SELECT gateway.now(), * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[],
                  $7::text[], $8::uuid[], $9::text[], $10::timestamptz[], $11::int[], $12::int[], $13::text[], $14::text[])"""  # noqa: S608 - names of our own
-HEARD = """SELECT DISTINCT evidence, connection_id, access_profile, signal FROM gateway.history
+HEARD = """SELECT DISTINCT evidence, connection_id, access_profile, signal, generation FROM gateway.history
             WHERE evidence = ANY ($1::uuid[]) AND connection_id = ANY ($2::uuid[])"""
 PAGE = f"""SELECT at, {_COLUMNS} FROM gateway.history
             WHERE connection_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3"""  # noqa: S608 - likewise
 # The time is asked for once: a volatile function in a condition keeps the index from being used.
 FORGET = "DELETE FROM gateway.history WHERE at < (SELECT gateway.now()) - make_interval(days => $1)"
 
-Heard = tuple[UUID, UUID, str | None, str]  # evidence, connection, access profile, signal
+Heard = tuple[UUID, UUID, str | None, str, int | None]  # evidence, connection, access profile, signal, generation
 
 
 async def add(tx: Db, entries: Sequence[Entry]) -> None:
@@ -68,11 +68,13 @@ async def add(tx: Db, entries: Sequence[Entry]) -> None:
 
 
 async def heard(tx: Db, evidence: Collection[UUID], connections: Collection[UUID]) -> set[Heard]:
-    """Which signals of these events were heard already: a delivery that is read twice speaks once."""
+    """Which signals of these events were heard already: a delivery that is read twice speaks once for a generation."""
     if not evidence:
         return set()
     rows = await tx.fetch(HEARD, list(evidence), list(connections))
-    return {(row["evidence"], row["connection_id"], row["access_profile"], row["signal"]) for row in rows}
+    return {
+        (row["evidence"], row["connection_id"], row["access_profile"], row["signal"], row["generation"]) for row in rows
+    }
 
 
 async def page(db: Db, connection_id: UUID, *, before: UUID | None, limit: int) -> list[Kept]:

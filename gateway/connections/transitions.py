@@ -1,7 +1,8 @@
 """The one way in which a grant changes its state: lock, fence, step, save, write the history, say it on the stream.
 
     lock     every connection concerned, in the order of their ids (then conditions' row, then the log: no other order)
-    heard?   a signal that came from an event of the log is heard once for a grant, however often that event is read
+    heard?   a signal that came from an event of the log is heard once for a grant and its generation, however often that
+             event is read: a consent that was under way when it came is told of it, too (PROTOCOLS 3)
     fence    is it about the grant as it is now? stale: recorded, and that is all
     guard    would it end a grant on a provider's word of failure, while everybody's fail? onto the provider's condition
     step     the machine's table
@@ -211,15 +212,14 @@ class _Work:
 
     async def move(self, move: Move, heard: set[object]) -> Applied:
         """One signal, as far as the history; `end` writes what it came to."""
-        name = (move.connection, move.access_profile)
-        said = (move.because.evidence, *name, move.signal)
+        stand = self._stand(move)
+        if stand is None:
+            return Applied("absent")
+        said = (move.because.evidence, move.connection, move.access_profile, move.signal, stand.generation)
         if move.because.evidence is not None and not move.confirms:
             if said in heard:
                 return Applied("already")
             heard.add(said)
-        stand = self._stand(move)
-        if stand is None:
-            return Applied("absent")
         weight = weigh(
             move.fence, generation=stand.generation, token_version=stand.token_version, alive_at=stand.alive_at
         )
@@ -240,7 +240,7 @@ class _Work:
         stand = self._stands.get(name)
         if stand is None or stand.state not in ("active", "suspect"):
             return
-        if (hint.because.evidence, *name, "hint") in heard:
+        if (hint.because.evidence, *name, "hint", stand.generation) in heard:
             return
         self._asks.setdefault(name, Ask(
             connection_id=hint.connection, access_profile=hint.access_profile, provider=hint.provider, why=hint.why,

@@ -161,7 +161,7 @@ class Follower:
                 asked += [
                     (earlier, frozenset({connection}))
                     for connection in event.connections if event.integration_id is not None
-                    for earlier in await store.unmatched_before(db, event.seq, connection, event.integration_id)
+                    for earlier in await store.before(db, event.seq, connection, event.integration_id)
                 ]  # fmt: skip
             elif event.connections:
                 due = self._due(event)

@@ -53,7 +53,7 @@ SELECT last.seq AS end_seq, last.id AS end_id, EXISTS (SELECT FROM gateway.set_a
  ORDER BY e.seq"""  # noqa: S608 - a constant
 BEFORE = f"""
 SELECT {COLUMNS} FROM gateway.events e
- WHERE e.signal AND e.seq < $1 AND e.connections = '{{}}' AND e.integration_id = $3
+ WHERE e.signal AND e.seq < $1 AND (e.connections = '{{}}' OR $2 = ANY (e.connections)) AND e.integration_id = $3
    AND e.accounts && ARRAY(SELECT a.account_hash FROM gateway.connection_accounts a WHERE a.connection_id = $2)
    AND e.at >= coalesce((SELECT max(s.created_at) FROM gateway.connect_sessions s
                           WHERE s.connection_id = $2 AND s.state = 'completed'),
@@ -97,8 +97,11 @@ async def read(db: Db, after: int, partitions: Sequence[int], limit: int) -> Rea
     return Read([_marked(row) for row in rows if row["seq"] is not None], end, rows[0]["end_redrive"])
 
 
-async def unmatched_before(db: Db, seq: int, connection: UUID, integration: UUID) -> list[Marked]:
-    """What came for its accounts while it was under way, and matched no connection then (PROTOCOLS 3)."""
+async def before(db: Db, seq: int, connection: UUID, integration: UUID) -> list[Marked]:
+    """What came for its accounts while it was under way (PROTOCOLS 3).
+
+    It matched no connection then, or this one as it was before a reconnect: then it was heard of the former generation.
+    """
     return [_marked(row) for row in await db.fetch(BEFORE, seq, connection, integration, LOOK_BACK_S)]
 
 

@@ -22,7 +22,7 @@ import structlog
 from gateway import exchange, ids, metrics
 from gateway.catalog import Catalog
 from gateway.clock import Clock
-from gateway.connections import grants
+from gateway.connections import conditions, grants
 from gateway.connections.grants import Name, Stored
 from gateway.connections.states import ISSUED
 from gateway.connections.transitions import CONFIRM_AFTER_S
@@ -123,7 +123,19 @@ class Refresher:
             log.error("refresh.seal_broken", region=region.name, access_profile=name[1], connection=str(name[0]))
             raise problems.SealBroken() from None
         came_at = self._clock.monotonic()
-        return await self._keep(due, Fresh(tokens, refresh_token, came_at, came_at - asked_at))
+        outcome = await self._keep(due, Fresh(tokens, refresh_token, came_at, came_at - asked_at))
+        if outcome == "refreshed" and not checking:  # a check says so itself
+            await self._well(due)
+        return outcome
+
+    async def _well(self, due: Due) -> None:
+        """It counts like a canary that passes: what waits may be dead, all of it, and would never release the provider."""
+        try:
+            await conditions.well(
+                due.region.database, due.integration.condition, self.new_id, renewed=True, unasked=True
+            )
+        except Exception as error:  # the token set is written, and that is what was asked for
+            log.warning("refresh.condition_unwritten", error=type(error).__name__)
 
     async def _refused(self, due: Due, code: str, doubts: bool) -> Outcome:
         """Evidence the first time, proof when it is said again much later."""

@@ -75,8 +75,7 @@ CREATE TABLE gateway.provider_failures (
   error_class text NOT NULL,          -- refused (token endpoint), rejected (API), odd (no answer of the provider's)
   at timestamptz NOT NULL,
   tenant_id text NOT NULL,
-  connection_id uuid NOT NULL,
-  guarded boolean NOT NULL            -- it came while the guard was tripped: no measure of what is usual
+  connection_id uuid NOT NULL
 );
 CREATE INDEX provider_failures_recent ON gateway.provider_failures (provider, error_class, at);
 CREATE INDEX provider_failures_at ON gateway.provider_failures USING brin (at);

@@ -181,8 +181,8 @@ async def test_a_provider_that_is_still_unwell_stays_so(street: Street, clock: F
     assert (await many.said())["provider.recovered"] == 1
 
 
-USUAL = """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id, guarded)
-           SELECT 'github', 'refused', gateway.now() - interval '1 day', 'somebody', gen_random_uuid(), false
+USUAL = """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id)
+           SELECT 'github', 'refused', gateway.now() - interval '1 day', 'somebody', gen_random_uuid()
              FROM generate_series(1, 2100)"""
 
 

@@ -18,7 +18,7 @@ Meanwhile = Callable[[Callable[[], Awaitable[object]]], None]
 @pytest.fixture
 def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     """Lets something happen once, between the provider's next answer and what the checker makes of it."""
-    asking, once = Asking.ask, []
+    asking, once = Asking.ask, list[Callable[[], Awaitable[object]]]()
 
     async def ask(self: Asking, *what: Any) -> Any:
         answer = await asking(self, *what)
