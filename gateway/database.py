@@ -53,11 +53,15 @@ SERVER_SETTINGS = {
 
 
 class Database:
-    """A pool of connections to one database. `Db` for single statements; `transaction()` for several."""
+    """A pool of connections to one database. `Db` for single statements; `transaction()` for several.
 
-    def __init__(self, dsn: str, *, size: int = 10) -> None:
+    `keeps_plans`: a statement is planned once, whatever it is given. For those who run the same few all the time.
+    """
+
+    def __init__(self, dsn: str, *, size: int = 10, keeps_plans: bool = False) -> None:
         self.dsn = dsn
         self._size = size
+        self._settings = SERVER_SETTINGS | ({"plan_cache_mode": "force_generic_plan"} if keeps_plans else {})
         self._pool: Any = None
 
     def __repr__(self) -> str:
@@ -67,7 +71,7 @@ class Database:
         """Connect.    Raises: one of AWAY."""
         self._pool = await asyncpg.create_pool(
             self.dsn, min_size=1, max_size=self._size, timeout=2, command_timeout=30,
-            server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=300,
+            server_settings=self._settings, max_inactive_connection_lifetime=300, reset=_as_it_is,
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -81,7 +85,7 @@ class Database:
 
     async def connect(self) -> Any:
         """A connection of its own, outside the pool, for those that hold one: the appender, the listener."""
-        return await asyncpg.connect(self.dsn, timeout=2, command_timeout=30, server_settings=SERVER_SETTINGS)
+        return await asyncpg.connect(self.dsn, timeout=2, command_timeout=30, server_settings=self._settings)
 
     @asynccontextmanager
     async def acquire(self, limit_s: float | None = None) -> AsyncIterator[Db]:
@@ -107,9 +111,25 @@ class Database:
     async def transaction(
         self, isolation: str = "read_committed", limit_s: float | None = None
     ) -> AsyncIterator[Db]:  # fmt: skip
-        """One connection in a transaction: committed at the end of the block, rolled back by an exception."""
-        async with self.acquire(limit_s) as connection, cast(Any, connection).transaction(isolation=isolation):
-            yield connection
+        """One connection in a transaction: committed at the end of the block, rolled back by an exception.
+
+        Cancelled, or out of time, the connection is cut, which rolls back as well: asyncpg's own rollback waits first for
+        the end of the statement, and on a line that has gone silent that never comes.
+        """
+        async with self.acquire(limit_s) as connection:
+            own = cast(Any, connection)
+            transaction = own.transaction(isolation=isolation)
+            await transaction.start()
+            try:
+                yield connection
+            except (asyncio.CancelledError, TimeoutError):
+                own.terminate()
+                raise
+            except BaseException:
+                await transaction.rollback()
+                raise
+            else:
+                await transaction.commit()
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Any]:
         async with self.acquire() as connection:
@@ -130,6 +150,11 @@ class Database:
     async def executemany(self, sql: str, args: Sequence[Sequence[Any]]) -> None:
         async with self.acquire() as connection:
             await connection.executemany(sql, args)
+
+
+async def _as_it_is(connection: object) -> None:
+    """Nothing to put back: a transaction that was left open is over by now (asyncpg sees to that), and whoever wants settings,
+    or to listen, has a connection of its own. The usual reset would be one more round trip after every statement."""
 
 
 class Listener:
@@ -163,8 +188,9 @@ class Listener:
     async def wait(self, event: asyncio.Event, timeout_s: float | None = None) -> None:
         """Until a notice, or the poll interval (or `timeout_s`, if that is shorter)."""
         limit = self.poll_s if timeout_s is None else min(self.poll_s, max(timeout_s, 0))
-        try:
-            await asyncio.wait_for(event.wait(), limit)
+        try:  # not `wait_for`: Python 3.11's swallows an end that comes in the same breath as the notice
+            async with asyncio.timeout(limit):
+                await event.wait()
         except TimeoutError:
             pass
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 import structlog
+
+AGAIN_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +31,16 @@ async def every(
             await asyncio.sleep(interval_s)
             continue
         try:
-            await asyncio.wait_for(wake.wait(), interval_s)
+            async with asyncio.timeout(interval_s):  # not `wait_for`: see `Listener.wait`
+                await wake.wait()
         except TimeoutError:
             pass
+
+
+async def ended(loops: Collection[asyncio.Task[Any]]) -> None:
+    """End them. An end can be swallowed on its way (by `asyncio.wait_for`, which asyncpg uses): it is said until it is heard."""
+    left = set(loops)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_S)

@@ -28,6 +28,9 @@ class Region:
 
     name: str
     database: Database
+    # The follower's: it waits for no connection behind requests. Its read would be planned anew each time, with all days of
+    # the log, while the statistics of today are not there; and with those of a quiet hour, a burst would be sorted whole.
+    following: Database
     keyring: Keyring
     appender: Appender
     news: Listener  # wakes at every commit to the log
@@ -44,7 +47,7 @@ class Region:
         """A region whose parts are not started yet. `bao`: of `choose.openbao`."""
         database = Database(dsn)
         return cls(
-            name, database, keyring,
+            name, database, Database(dsn, size=2, keeps_plans=True), keyring,
             Appender(database, clock, settings.commit_deadline_s),
             Listener(database, "posthouse_events", settings.poll_s),
             Upkeep(database, settings.retention_days),
@@ -59,6 +62,7 @@ class Region:
     async def open(self) -> None:
         """Connect, and begin to work.    Raises: SetupError, its key is another one; Unavailable."""
         await self.database.open()
+        await self.following.open()
         await self.sealing.verify()
         await self.appender.start()
         await self.news.start()
@@ -67,6 +71,7 @@ class Region:
         """Let queued deliveries finish, then disconnect."""
         await self.appender.stop()
         await self.news.stop()
+        await self.following.close()
         await self.database.close()
 
 

@@ -24,7 +24,7 @@ from gateway.errors import SetupError, Unavailable
 from gateway.follower import store as set_aside
 from gateway.follower.follower import Follower
 from gateway.follower.meaning import Meaning
-from gateway.loop import every
+from gateway.loop import ended, every
 from gateway.outbound import Outbound
 from gateway.published_keys import PublishedKeys
 from gateway.refusals import Refusals
@@ -169,9 +169,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Finish what was accepted, write what is buffered, disconnect."""
-        for task in self._loops:
-            task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await ended(self._loops)
         await asyncio.gather(*(checker.close() for checker in self.checkers.values()))
         await asyncio.gather(self._write_notes(), *map(_left, self._followers))
         await self.catalog.close()

@@ -50,7 +50,10 @@ def folding() -> str:
 def telling() -> str:
     """What each provider can tell of grants, and what can be asked of it."""
     known = [provider for _, provider in sorted(all_providers().items())]
-    rows = [_told(provider, tells) for provider in known for tells in provider.facts.signals]
+    alike: dict[tuple[Tells, ...], list[str]] = {}  # who tells the same shares its rows
+    for provider in known:
+        alike.setdefault(provider.facts.signals, []).append(provider.facts.title)
+    rows = [row for tells, titles in alike.items() for row in _told(", ".join(titles), tells)]
     told = table(["provider", "delivery", "says", "which grant it means is known by"], rows)
     asked = [
         [provider.facts.title, _answer(provider, provider.oauth), _rotation(provider.oauth)]
@@ -59,14 +62,14 @@ def telling() -> str:
     return "\n".join([*told, "", *table(["provider", "what a check asks it", "its refresh tokens"], asked)])
 
 
-def _told(provider: Provider, tells: Tells) -> list[str]:
-    says = ", ".join(f"`{one}`" for one in tells.says) or "nothing of a grant"
-    return [
-        provider.facts.title,
-        f"[`{tells.event}`]({tells.source})",
-        says,
-        KNOWN_BY[tells.knows] if tells.says else "",
-    ]
+def _told(titles: str, all_tells: Sequence[Tells]) -> list[list[str]]:
+    """A row for what is said, and known, in the same way."""
+    links: dict[tuple[str, str], list[str]] = {}
+    for tells in all_tells:
+        says = ", ".join(f"`{one}`" for one in tells.says) or "nothing of a grant"
+        known_by = KNOWN_BY[tells.knows] if tells.says else ""
+        links.setdefault((says, known_by), []).append(f"[`{tells.event}`]({tells.source})")
+    return [[titles, ", ".join(these), *how] for how, these in links.items()]
 
 
 def _answer(provider: Provider, facts: OAuthFacts) -> str:

@@ -40,3 +40,22 @@ async def test_a_login_that_is_refused_is_away(dsn: str) -> None:
     assert stranger != dsn
     with pytest.raises(AWAY):
         await Database(stranger).open()
+
+
+async def test_a_connection_goes_back_to_the_pool_as_it_is(dsn: str) -> None:
+    """What is left open is rolled back, and nothing else is sent: it would be a round trip for every statement."""
+    database = Database(dsn, size=1)
+    await database.open()
+    watching = await asyncpg.connect(dsn)
+    try:
+        async with database.acquire() as connection:
+            await connection.execute("BEGIN")
+            await connection.execute("CREATE TABLE left_open ()")
+        assert await database.fetchval("SELECT to_regclass('left_open')") is None
+        last = (
+            "SELECT query FROM pg_stat_activity WHERE application_name = 'posthouse' AND datname = current_database()"
+        )
+        assert await watching.fetchval(last) == "SELECT to_regclass('left_open')"
+    finally:
+        await watching.close()
+        await database.close()

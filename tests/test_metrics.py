@@ -12,7 +12,7 @@ from gateway import metrics
 OURS = re.compile(r"posthouse_[a-z_]+")
 BOUNDED = {
     "provider", "integration", "consumer", "dependency", "server", "region",  # what an operator configured
-    "reason", "outcome", "kind", "route", "method", "status", "version", "python",  # what the code names
+    "reason", "outcome", "kind", "route", "method", "status", "version", "python", "why", "verdict",  # what the code names
 }  # fmt: skip
 
 

@@ -22,13 +22,13 @@ from gateway.tokens.problems import ConnectionSuspended
 from gateway.tokens.refresh import Refresher
 from gateway.tokens.rotation import Due
 from gateway.vault.cipher import SealBroken
-from providers.errors import GrantEnded, Misconfigured, OddAnswer, ProviderError, ScopeLacking, Suspended
+from providers.errors import GrantEnded, OddAnswer, ProviderError, ScopeLacking, Suspended
 
 NEW_S = 60.0  # a token set younger than this is not renewed for a report that nothing confirms
 
-# alive: it works; refreshed: it was renewed, so it works; dead: it does not; untold: the access token works, which does
-# not say it; overtaken: it is another one by now; too_new, no_means: nothing could be asked; undecided: no usable answer;
-# suspended: the provider has paused it.
+# alive: it works; refreshed: it was renewed, so it works; dead: a probe, refused: the token endpoint, says that it does not;
+# suspended: its provider has paused it; overtaken: it is another one by now; too_new: asked a moment ago; no_means: nothing
+# can be asked; undecided: no usable answer.
 Answer = Literal["alive", "refreshed", "dead", "refused", "overtaken", "too_new", "no_means", "undecided", "suspended"]
 
 
@@ -120,8 +120,8 @@ class Asking:
             return Found(answer="alive")
         except Suspended as error:
             return Found(answer="suspended", code=error.code)
-        except (Misconfigured, SealBroken) as error:  # not the provider's word on this grant
-            return Found(answer="no_means", code=getattr(error, "code", "seal_broken"))
+        except SealBroken:
+            return Found(answer="undecided", code="seal_broken")
         except OddAnswer as error:
             await rotation.odd(due, self._refresher.new_id)
             return Found(answer="undecided", code=error.code)

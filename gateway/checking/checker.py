@@ -30,6 +30,7 @@ from gateway.connections.states import State
 from gateway.connections.telling import Because
 from gateway.connections.transitions import CHECKED, CONFIRM_AFTER_S, Move
 from gateway.database import Db
+from gateway.loop import ended
 from gateway.regions import Region
 from gateway.tokens import rotation
 from gateway.tokens.rotation import REFUSED, REJECTED, Due
@@ -75,10 +76,7 @@ class Checker:
 
     async def close(self) -> None:
         """What is under way is left: its leases end."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(self._tasks)
 
     def _begun(self, check: Check) -> asyncio.Task[Verdict]:
         task = asyncio.create_task(self._run(check), name="check")
@@ -191,9 +189,6 @@ class Checker:
     async def _dead(self, check: Check, due: Due, found: Found) -> Verdict:
         """The provider's second word, or the only one that there can be."""
         if check.why == "contested":
-            if check.signal == "resumed":
-                await self._drop(check)
-                return "dead"
             return await self._true(check, due, found)
         if found.answer == "no_means":
             await self._drop(check)
@@ -212,16 +207,25 @@ class Checker:
     async def _true(self, check: Check, due: Due, found: Found) -> Verdict:
         """A verified message, and the provider's own answer: it moves now."""
         assert check.signal is not None
-        because = Because(
-            cause=check.reason or check.signal, source="delivery", evidence=check.evidence, code=found.code,
-            occurred_at=check.occurred_at,
-        )  # fmt: skip
         async with self._region.database.transaction() as tx:
             if not await self._is_ours(tx, check, due, found):
                 return "overtaken"
             await store.done(tx, check)
-            move = due.move(check.signal, because, reason=check.reason, confirms=True)
-            await transitions.apply(tx, [move], self._new_id)
+            signal, reason = check.signal, check.reason
+            if signal == "resumed":  # that is not so: what is said of it beside that is
+                (held,) = [
+                    one
+                    for one in await grants.of(tx, [check.connection_id])
+                    if one.access_profile == check.access_profile
+                ]
+                if not held.contested:
+                    return "dead"
+                signal, reason = "suspended", held.reason
+            because = Because(
+                cause=check.reason or check.signal, source="delivery", evidence=check.evidence, code=found.code,
+                occurred_at=check.occurred_at,
+            )  # fmt: skip
+            await transitions.apply(tx, [due.move(signal, because, reason=reason, confirms=True)], self._new_id)
         return "dead"
 
     async def _is_ours(self, tx: Db, check: Check, due: Due, found: Found) -> bool:

@@ -59,8 +59,9 @@ SELECT i.connection_id, i.access_profile, i.provider, i.why, i.signal, i.reason,
                  ORDER BY place LIMIT 1) AS s)
  WHERE array_position($11::text[], excluded.why) > array_position($11::text[], k.why)
     OR excluded.why = k.why
-       AND (excluded.evidence IS DISTINCT FROM k.evidence AND excluded.evidence IS NOT NULL AND NOT k.waits
-            OR excluded.waits <> k.waits OR excluded.due_at < k.due_at)"""
+       AND (excluded.why = 'contested' OR excluded.waits AND NOT k.waits
+            OR NOT k.waits AND (excluded.due_at < k.due_at
+                                OR excluded.evidence IS NOT NULL AND excluded.evidence IS DISTINCT FROM k.evidence))"""
 DROP = """DELETE FROM gateway.grant_checks k USING unnest($1::uuid[], $2::text[]) AS d(connection_id, access_profile)
            WHERE (k.connection_id, k.access_profile) = (d.connection_id, d.access_profile)"""
 # Spread by chance that is the connection's own, so that a provider that is well again is not run over.

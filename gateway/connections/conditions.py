@@ -7,7 +7,7 @@ it trips once. Order of locks: connections, then this row, then the log.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -48,23 +48,30 @@ class Counted:
 
 
 MAKE = "INSERT INTO gateway.provider_conditions (provider) VALUES ($1) ON CONFLICT DO NOTHING"
-LOCK = "SELECT degraded_since, passed, error_class FROM gateway.provider_conditions WHERE provider = $1 FOR UPDATE"
-ADD = """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id, guarded)
-         VALUES ($1, $2, gateway.now(), $3, $4, $5)"""
-# Connections, not failures: one dead token that is reported a thousand times makes nothing usual. What was guarded counts
-# for neither: canaries that find dead grants would trip it anew for as long as there are any.
-COUNT = """
-SELECT count(DISTINCT connection_id) FILTER (WHERE at > gateway.now() - make_interval(secs => $3)) AS connections,
-       count(DISTINCT tenant_id) FILTER (WHERE at > gateway.now() - make_interval(secs => $3)) AS tenants,
-       count(DISTINCT connection_id) FILTER (WHERE at <= gateway.now() - make_interval(secs => $3)) AS before
-  FROM gateway.provider_failures
- WHERE provider = $1 AND error_class = $2 AND at > gateway.now() - make_interval(secs => $4) AND NOT guarded"""
+LOCK = """SELECT degraded_since, passed, error_class, canary_at <= gateway.now() AS due
+            FROM gateway.provider_conditions WHERE provider = $1 FOR UPDATE"""
+ADD = """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id)
+         VALUES ($1, $2, gateway.now(), $3, $4)"""
+# Connections, not failures: one dead token that is reported a thousand times makes nothing usual. What came while
+# the guard held was not kept: canaries that find dead grants would trip it anew for as long as there are any. The clock in a subquery: it
+# is asked once then, not for each row, and the index is of use. Whoever asks holds everybody up.
+IN_WINDOW = """
+SELECT count(DISTINCT connection_id) AS connections, count(DISTINCT tenant_id) AS tenants FROM gateway.provider_failures
+ WHERE provider = $1 AND error_class = $2 AND at > (SELECT gateway.now() - make_interval(secs => $3))"""
+BEFORE = """
+SELECT count(DISTINCT connection_id) FROM gateway.provider_failures
+ WHERE provider = $1 AND error_class = $2 AND at <= (SELECT gateway.now() - make_interval(secs => $3))
+   AND at > (SELECT gateway.now() - make_interval(secs => $4))"""
 DEGRADE = """UPDATE gateway.provider_conditions SET degraded_since = gateway.now(), error_class = $2, failures = 1, passed = 0,
                     canary_at = gateway.now() + make_interval(secs => $3) WHERE provider = $1 RETURNING degraded_since"""
 WORSE = "UPDATE gateway.provider_conditions SET failures = failures + 1, passed = 0 WHERE provider = $1"
-DEGRADED = "SELECT true FROM gateway.provider_conditions WHERE provider = $1 AND degraded_since IS NOT NULL"
+DEGRADED = """SELECT true FROM gateway.provider_conditions WHERE provider = $1 AND degraded_since IS NOT NULL
+                 AND (NOT $2 OR canary_at <= gateway.now())"""
 WAITING = "SELECT EXISTS (SELECT FROM gateway.grant_checks WHERE provider = $1 AND waits)"
 PASS = "UPDATE gateway.provider_conditions SET passed = passed + 1 WHERE provider = $1"
+NEXT = (
+    "UPDATE gateway.provider_conditions SET canary_at = gateway.now() + make_interval(secs => $2) WHERE provider = $1"
+)
 RECOVER = """UPDATE gateway.provider_conditions SET degraded_since = NULL, error_class = NULL, passed = 0 WHERE provider = $1
              RETURNING failures, gateway.now() AS at"""
 ALL = """SELECT provider, degraded_since, error_class, failures, passed,
@@ -84,15 +91,24 @@ async def failed(
     if row["degraded_since"] is not None:  # counted, not kept: an outage has no end of them
         await tx.execute(WORSE, provider)
         return Counted(True)
-    await tx.execute(ADD, provider, error_class, tenant, connection, False)
-    seen = await tx.fetchrow(COUNT, provider, error_class, limits.window_s, limits.usual_s)
-    assert seen is not None
-    counts = Counts(seen["connections"], seen["tenants"], seen["before"])
+    await tx.execute(ADD, provider, error_class, tenant, connection)
+    counts = await _counts(tx, provider, error_class, limits)
     if not guard.tripped(counts, limits):
         return Counted(False)
     since = await tx.fetchval(DEGRADE, provider, error_class, limits.canary_s)
     said = {"error_class": error_class, "connections": counts.connections, "tenants": counts.tenants, "since": since}
     return Counted(True, event("degraded", provider, event_id, since, said))
+
+
+async def _counts(tx: Db, provider: str, error_class: ErrorClass, limits: Limits) -> Counts:
+    """What is usual is counted only where it decides: a week's failures may be many."""
+    seen = await tx.fetchrow(IN_WINDOW, provider, error_class, limits.window_s)
+    assert seen is not None
+    counts = Counts(seen["connections"], seen["tenants"], 0)
+    if not guard.tripped(counts, limits):
+        return counts
+    before = await tx.fetchval(BEFORE, provider, error_class, limits.window_s, limits.usual_s)
+    return replace(counts, before=before)
 
 
 async def passed(
@@ -112,10 +128,22 @@ async def passed(
     return await recover(tx, provider, row["degraded_since"], event_id)
 
 
-async def well(database: Database, provider: str, new_id: Callable[[], UUID], *, renewed: bool) -> None:
-    """`passed`, where the provider counts as unwell; and say it.    Raises: Unavailable."""
-    if await database.fetchval(DEGRADED, provider):
+async def well(
+    database: Database, provider: str, new_id: Callable[[], UUID], *, renewed: bool, unasked: bool = False,
+    limits: Limits = LIMITS,
+) -> None:  # fmt: skip
+    """`passed`, where the provider counts as unwell; and say it.    Raises: Unavailable.
+
+    `unasked`: nobody doubted the grant, it was refreshed as always. That takes a canary's place, and its turn: while half of
+    what is asked fails, three that succeed in a row are soon found.
+    """
+    if await database.fetchval(DEGRADED, provider, unasked):
         async with database.transaction() as tx:
+            if unasked:
+                row = await tx.fetchrow(LOCK, provider)
+                if row is None or not row["due"]:
+                    return
+                await tx.execute(NEXT, provider, limits.canary_s)
             if (event := await passed(tx, provider, new_id(), renewed=renewed)) is not None:
                 await append(tx, [event])
 

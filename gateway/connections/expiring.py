@@ -65,11 +65,12 @@ class Expiring:
         while True:
             async with self._database.transaction() as tx:
                 which = [row["id"] for row in await tx.fetch(WHICH, BATCH, self._days)]
-                told += await self._tell(tx, which) if which else 0
+                told += await self.tell(tx, which) if which else 0
             if len(which) < BATCH:
                 return told
 
-    async def _tell(self, tx: Db, which: Sequence[UUID]) -> int:
+    async def tell(self, tx: Db, which: Sequence[UUID]) -> int:
+        """Tell of these connections, which the caller has locked, as far as they are still due; of how many."""
         endings: dict[UUID, list[Ending]] = {}
         now = None
         for row in await tx.fetch(TELL, which, self._days):

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
+
 from gateway.connections import checks
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import State
@@ -334,5 +336,5 @@ def _grant(row: Any) -> Grant:
     ledger = Ledger(
         *(tuple(fields.pop(name)) for name in ("requested", "granted", "missing", "lost", "optional_missing"))
     )
-    parameters, marks = json.loads(fields["parameters"]), tuple(fields["marks"])
+    parameters, marks = orjson.loads(fields["parameters"]), tuple(fields["marks"])
     return Grant(**{**fields, "ledger": ledger, "parameters": parameters, "marks": marks})

@@ -61,9 +61,10 @@ Heard = tuple[UUID, UUID, str | None, str, int | None]  # evidence, connection, 
 
 
 async def add(tx: Db, entries: Sequence[Entry]) -> None:
-    """Keep entries."""
+    """Keep entries, in their order: ids of one millisecond have none of their own, and a page is read by them."""
     if entries:
-        await tx.execute(ADD, *([getattr(entry, field.name) for entry in entries] for field in fields(Entry)))
+        columns = {field.name: [getattr(entry, field.name) for entry in entries] for field in fields(Entry)}
+        await tx.execute(ADD, *(columns | {"id": sorted(columns["id"])}).values())
 
 
 async def heard(tx: Db, evidence: Collection[UUID], connections: Collection[UUID]) -> set[Heard]:

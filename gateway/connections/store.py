@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
+
 from gateway import ids
 from gateway.connections.states import State
 from gateway.database import Db
@@ -216,14 +218,15 @@ async def close(tx: Db, connection_id: UUID) -> None:
 
 
 OF = f"SELECT {COLUMNS} FROM gateway.connections c WHERE id = ANY ($1::uuid[]) ORDER BY id"  # noqa: S608 - a constant
-LOCK_ALL = "SELECT id FROM gateway.connections WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE"
-SAVE_ALL = """UPDATE gateway.connections c SET state = n.state, reason = n.reason, updated_at = gateway.now()
-                FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n(id, state, reason) WHERE c.id = n.id"""
+LOCK_ALL = f"{OF} FOR UPDATE"
+SAVE_ALL = f"""UPDATE gateway.connections c SET state = n.to_state, reason = n.to_reason, updated_at = gateway.now()
+                 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n(named, to_state, to_reason) WHERE c.id = n.named
+               RETURNING {COLUMNS}"""  # noqa: S608 - likewise
 
 
-async def lock_all(tx: Db, connections: Collection[UUID]) -> None:
-    """Let no other writer at these connections and their grants."""
-    await tx.fetch(LOCK_ALL, list(connections))
+async def lock_all(tx: Db, connections: Collection[UUID]) -> list[Connection]:
+    """Let no other writer at these connections and their grants; they, as they are now. `accounts` may be of a moment before."""
+    return [_connection(row) for row in await tx.fetch(LOCK_ALL, list(connections))]
 
 
 async def of(db: Db, connections: Collection[UUID]) -> list[Connection]:
@@ -231,11 +234,12 @@ async def of(db: Db, connections: Collection[UUID]) -> list[Connection]:
     return [_connection(row) for row in await db.fetch(OF, list(connections))]
 
 
-async def save_all(tx: Db, states: Mapping[UUID, tuple[State, str | None]]) -> None:
-    """Put connections into the states that their grants fold to."""
-    if states:
-        columns = [state for state, _ in states.values()], [reason for _, reason in states.values()]
-        await tx.execute(SAVE_ALL, list(states), *columns)
+async def save_all(tx: Db, states: Mapping[UUID, tuple[State, str | None]]) -> list[Connection]:
+    """Put connections into the states that their grants fold to; they, as they are then."""
+    if not states:
+        return []
+    columns = [state for state, _ in states.values()], [reason for _, reason in states.values()]
+    return [_connection(row) for row in await tx.fetch(SAVE_ALL, list(states), *columns)]
 
 
 HAVING = """SELECT connection_id FROM gateway.connection_accounts
@@ -255,4 +259,4 @@ async def known_by(db: Db, integration_id: UUID, accounts: Collection[UUID]) -> 
 
 
 def _connection(row: Any) -> Connection:
-    return Connection(**{**dict(row), "labels": json.loads(row["labels"])})
+    return Connection(**{**dict(row), "labels": orjson.loads(row["labels"])})

@@ -57,16 +57,19 @@ async def settle(
     own: Mapping[UUID, tuple[State, str | None]] | None = None,
     more: Sequence[NewEvent] = (),
     looked_back: bool = False,
+    known: tuple[Sequence[Connection], Sequence[grants.Grant]] | None = None,
 ) -> list[Connection]:
     """Fold the grants' states into their connections' and say what changed, as the last statement of the transaction.
 
     `own`: the states of connections without grants. `more`: events of other things that are said in the same breath.
     `looked_back`: the follower is to look once more at what came for these connections before they were there
-    (PROTOCOLS 3). `new_id` gives an event's id at each call. The caller holds the connections' locks; closed ones stay.
+    (PROTOCOLS 3). `known`: these connections as they were locked and their grants in their new states, where nothing else
+    of either was written; else they are read. `new_id` gives an event's id at each call. The caller holds the connections'
+    locks; closed ones stay.
     """
-    before = await store.of(tx, words)
+    before, held = known or (await store.of(tx, words), await grants.of(tx, words))
     of: dict[UUID, list[grants.Grant]] = {one.id: [] for one in before}
-    for grant in await grants.of(tx, list(of)):
+    for grant in held:
         of[grant.connection_id].append(grant)
     moved: dict[UUID, tuple[State, str | None]] = dict(own or {})
     for one in before:
@@ -74,8 +77,8 @@ async def settle(
             folded = _folded(of[one.id])
             if folded != (one.state, one.reason):
                 moved[one.id] = folded
-    await store.save_all(tx, moved)
-    after = await store.of(tx, words)
+    saved = {one.id: one for one in await store.save_all(tx, moved)}
+    after = [saved.get(one.id, one) for one in before]
     events = []
     for was, now in zip(before, after, strict=True):
         word = words[now.id]

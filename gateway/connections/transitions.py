@@ -16,7 +16,7 @@ The caller owns the transaction. Nothing here waits for a provider.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -37,9 +37,12 @@ from gateway.stream.append import NewEvent
 
 # With these the grant is another one than before: whatever was in doubt was about the old one.
 ANEW: frozenset[Signal] = frozenset({"authorized", "narrowed", "left", "closed"})
-# These say anew why the grant is in its state, also where the state stays.
-TELLING: frozenset[Signal] = frozenset({"authorized", "narrowed", "refreshed", "scopes_lost", "doubted", "left"})
-CHECKED: frozenset[State] = frozenset({"active", "suspect", "suspended"})  # in others nothing is in doubt
+# These say anew why the grant is in its state where they leave it in this one; elsewhere the reason that it had stays.
+TELLING: Mapping[Signal, State] = {
+    "authorized": "active", "narrowed": "reauth_required", "refreshed": "active", "scopes_lost": "reauth_required",
+    "doubted": "suspect", "left": "reauth_required",
+}  # fmt: skip
+CHECKED: frozenset[State] = frozenset({"active", "suspect", "suspended"})  # in others a check could tell nothing
 CONFIRM_AFTER_S = 600.0  # a terminal answer during an outage is not proof: a second one, this much later, is
 WAITED_S = 60.0
 
@@ -134,6 +137,7 @@ async def apply(
     for hint in hints:
         work.hint(hint, heard)
     if write is not None:
+        work.saves = True
         await write()
     await work.end(looked_back=looked_back)
     return applied
@@ -180,6 +184,7 @@ class _Work:
     def __init__(self, tx: Db, connections: Sequence[Connection], held: Sequence[Grant], new_id: NewId) -> None:
         self._tx, self._new_id = tx, new_id
         self.connections = {one.id: one for one in connections}
+        self._held, self.saves = held, False
         self._stands: dict[tuple[UUID, str | None], _Stand] = {
             (g.connection_id, g.access_profile): _Stand(
                 g.state,
@@ -208,8 +213,7 @@ class _Work:
     async def begin(cls, tx: Db, ids: Sequence[UUID], new_id: NewId) -> _Work:
         """Raises: NotFound."""
         wanted = sorted(set(ids))
-        await store.lock_all(tx, wanted)
-        connections = await store.of(tx, wanted)
+        connections = await store.lock_all(tx, wanted)
         if len(connections) != len(wanted):
             raise NotFound("There is no such connection.")
         return cls(tx, connections, await grants.of(tx, wanted), new_id)
@@ -261,14 +265,30 @@ class _Work:
             for (id, profile), one in self._stands.items() if (id, profile) in self._changed and profile is not None
         })  # fmt: skip
         await grants.shred(tx, self._shreds)
-        await checks.drop(tx, list(self._drops - self._asks.keys()))
+        await checks.drop(tx, list(self._drops))
         await checks.ask(tx, list(self._asks.values()))
         await history.add(tx, self._entries)
         own = {
             id: (one.state, one.reason)
             for (id, profile), one in self._stands.items() if profile is None and (id, None) in self._changed
         }  # fmt: skip
-        await telling.settle(tx, self.words, self._new_id, own=own, more=self._events, looked_back=looked_back)
+        await telling.settle(
+            tx, self.words, self._new_id, own=own, more=self._events, looked_back=looked_back, known=self._known()
+        )
+
+    def _known(self) -> tuple[list[Connection], list[Grant]] | None:
+        """The connections that something is said of, and their grants, where nothing but states has changed."""
+        if self.saves:
+            return None
+        held = [self._now(grant) for grant in self._held if grant.connection_id in self.words]
+        return [one for one in self.connections.values() if one.id in self.words], held
+
+    def _now(self, grant: Grant) -> Grant:
+        name = (grant.connection_id, grant.access_profile)
+        if name not in self._changed:
+            return grant
+        now = self._stands[name]
+        return replace(grant, state=now.state, reason=now.reason, contested=now.contested)
 
     def _stand(self, move: Move) -> _Stand | None:
         """How its grant stands; one that a consent is about to make is `pending`."""
@@ -294,21 +314,21 @@ class _Work:
 
     def _contest(self, move: Move, stand: _Stand) -> Applied:
         """No token leaves from this commit on, where the signal says that none should; a check decides."""
-        if stand.state not in CHECKED:
-            return self._noted(move, stand, "contested")  # none leaves, and nothing could tell: a consent is due anyway
         if move.signal in ("revoked", "suspended"):
             stand.contested = True
             self._changed.add((move.connection, move.access_profile))
-        self._ask(move, "contested", 0.0)
+        if stand.state in CHECKED:  # else nothing could tell, and a consent is due anyway
+            self._ask(move, "contested", 0.0)
         return self._noted(move, stand, "contested")
 
     async def _stepped(self, move: Move, stand: _Stand, to: State) -> Applied:
         name, before = (move.connection, move.access_profile), stand.state
-        anew = to != before or (move.signal in TELLING and to != "suspended")
+        anew = to != before or TELLING.get(move.signal) == to
         reason = move.reason if anew else stand.reason
         if (to, reason) != (before, stand.reason):
             self._changed.add(name)
         if move.save is not None:
+            self.saves = True
             await move.save(to, reason)
             stand.generation, stand.token_version = move.made or (stand.generation, stand.token_version)
         refuted = stand.contested and _acquits(move)
@@ -341,21 +361,29 @@ class _Work:
             if move.again_in_s is not None and to == "suspect":
                 self._ask(move, "rejected" if move.failure and move.failure.error_class == "rejected" else "refused",
                           move.again_in_s)  # fmt: skip
-        elif move.signal in ANEW or to not in CHECKED or _acquits(move):
-            self._drops.add(name)
+        elif move.signal in ANEW or _acquits(move) or move.confirms or to in ("revoked", "closed"):
+            self._undoubt(name)
             if stand.contested:
                 stand.contested = False
                 self._changed.add(name)
-        elif move.signal == "refreshed" and not stand.contested:
-            self._drops.add(name)
+        elif to == "reauth_required":
+            self._undoubt(name)  # nothing can tell, and a consent is due; what is contested stays so, for the next:
+        elif move.signal == "refreshed" and stand.contested and stand.state == "reauth_required":
+            # It was under way all the time: is it of what was said to be over?
+            self._ask(replace(move, signal="revoked", reason="revoked"), "contested", 0.0)
+        elif move.signal in ("refreshed", "scopes_lost", "refused", "ran_out") and not stand.contested:
+            self._undoubt(name)
+
+    def _undoubt(self, name: tuple[UUID, str]) -> None:
+        self._drops.add(name)
+        self._asks.pop(name, None)
 
     def _ask(self, move: Move, why: Why, due_in_s: float, *, waits: bool = False) -> None:
         assert move.access_profile is not None
         name = (move.connection, move.access_profile)
-        contested = why == "contested"
-        before = self._asks.get(name)
-        if before is not None and (before.why, before.signal) == ("contested", "revoked"):
-            return  # nothing that is said in the same breath is graver
+        contested, before = why == "contested", self._asks.get(name)
+        if before is not None and before.why == "contested" and (not contested or before.signal == "revoked"):
+            return  # that is the graver question
         self._asks[name] = Ask(
             connection_id=move.connection, access_profile=move.access_profile, provider=move.provider, why=why,
             signal=move.signal if contested else None, reason=move.reason or move.because.cause,

@@ -81,7 +81,7 @@ class Follower:
         """
         if self._entered:
             self._held, self._entered = {}, False
-            await consumers.leave(self._region.database, NAME, self._worker, LEAVE_S)
+            await consumers.leave(self._region.following, NAME, self._worker, LEAVE_S)
 
     async def run_once(self) -> int:
         """One batch; how many events it held.    Raises: Unavailable."""
@@ -89,7 +89,7 @@ class Follower:
         if not self._held:
             return 0
         after = min(one.cursor.seq for one in self._held.values())
-        read = await store.read(self._region.database, after, sorted(self._held), BATCH)
+        read = await store.read(self._region.following, after, sorted(self._held), BATCH)
         done = await self._redrive() if read.redrive else 0
         due = [(event, where) for event in read.events if (where := self._due(event))]
         if due or (read.end is not None and read.end[0] > after and self._may_move(read)):
@@ -106,7 +106,7 @@ class Follower:
             return
         self._entered = True
         surplus = [one.partition for one in self._held.values() if one.release]
-        leased = await consumers.lease(self._region.database, NAME, self._worker, LEASE_S, surplus)
+        leased = await consumers.lease(self._region.following, NAME, self._worker, LEASE_S, surplus)
         self._held, self._leased_at = {one.partition: one for one in leased}, now
 
     def _due(self, event: Marked) -> set[int]:
@@ -138,10 +138,9 @@ class Follower:
     ) -> None:
         """Tell the machine, and move the cursors to `place`, in one transaction.    Raises: StaleFence."""
         meant = await self._meant(events)
-        partitions = sorted(self._held)
-        async with self._region.database.transaction() as tx:
-            await consumers.hold(tx, NAME, {p: self._held[p].fence for p in partitions})
-            await consumers.move(tx, NAME, partitions, place[0], mark_of(place[1]))
+        fences = {partition: one.fence for partition, one in self._held.items()}
+        async with self._region.following.transaction() as tx:
+            await consumers.advance(tx, NAME, fences, place[0], mark_of(place[1]))
             for event, error in [*aside, *((one.event, one.error) for one in meant if one.error is not None)]:
                 await store.set_aside(tx, event, error)
                 log.error("follower.set_aside", event_type=event.type, error=error)
@@ -156,7 +155,7 @@ class Follower:
 
     async def _meant(self, events: Sequence[Marked]) -> list[Meant]:
         """What they say, and what was said of a connection before it was there."""
-        db, asked = self._region.database, []
+        db, asked = self._region.following, []
         for event in events:
             if not event.type.startswith(DELIVERY):  # a connection came to be: what of the time before? (PROTOCOLS 3)
                 asked += [
@@ -179,7 +178,7 @@ class Follower:
 
     async def _redrive(self) -> int:
         """Try one again that was set aside, where somebody has asked for it. Its original time passes the fences."""
-        database, event = self._region.database, None
+        database, event = self._region.following, None
         try:
             async with database.transaction() as tx:
                 found = await store.wanted(tx)

@@ -55,6 +55,11 @@ FENCES = """SELECT partition, fence FROM gateway.consumer_partitions
 COMMIT = """UPDATE gateway.consumer_partitions AS p SET cursor_seq = c.seq, cursor_mark = c.mark
               FROM unnest($2::smallint[], $3::bigint[], $4::bytea[]) AS c(partition, seq, mark)
              WHERE p.consumer = $1 AND p.partition = c.partition AND p.cursor_seq < c.seq"""
+# Locked in the order of their numbers, as by everybody: the update takes them as `held` brings them.
+ADVANCE = f"""WITH held AS ({FENCES}), moved AS (
+                UPDATE gateway.consumer_partitions AS p SET cursor_seq = $3, cursor_mark = $4 FROM held
+                 WHERE p.consumer = $1 AND p.partition = held.partition AND p.cursor_seq < $3)
+              SELECT partition, fence FROM held"""  # noqa: S608 - a constant
 RESET = """UPDATE gateway.consumer_partitions
               SET cursor_seq = $2, cursor_mark = $3, fence = nextval('gateway.fences'), worker = NULL, lease_until = '-infinity'
             WHERE consumer = $1"""
@@ -177,16 +182,14 @@ async def commit(database: Database, name: str, done: Sequence[Commit]) -> None:
         raise StaleFence("these partitions were given to another worker since", partitions=stale)
 
 
-async def hold(tx: Db, name: str, fences: Mapping[int, int]) -> None:
-    """Keep these partitions ours until the transaction ends.    Raises: StaleFence."""
-    held = {row["partition"]: row["fence"] for row in await tx.fetch(FENCES, name, list(fences))}
+async def advance(tx: Db, name: str, fences: Mapping[int, int], seq: int, mark: bytes) -> None:
+    """Everything of these partitions up to `seq` is done with this transaction; they are ours until it ends.
+
+    Raises: StaleFence.
+    """
+    held = {row["partition"]: row["fence"] for row in await tx.fetch(ADVANCE, name, list(fences), seq, mark)}
     if stale := sorted(partition for partition, fence in fences.items() if held.get(partition) != fence):
         raise StaleFence("these partitions were given to another worker since", partitions=stale)
-
-
-async def move(tx: Db, name: str, partitions: Sequence[int], seq: int, mark: bytes) -> None:
-    """Everything of these partitions up to `seq` is done with this transaction. The caller holds them."""
-    await tx.execute(COMMIT, name, list(partitions), [seq] * len(partitions), [mark] * len(partitions))
 
 
 async def reset(database: Database, name: str, to: datetime | str) -> Cursor:

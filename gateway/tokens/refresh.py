@@ -131,7 +131,9 @@ class Refresher:
     async def _well(self, due: Due) -> None:
         """It counts like a canary that passes: what waits may be dead, all of it, and would never release the provider."""
         try:
-            await conditions.well(due.region.database, due.integration.condition, self.new_id, renewed=True)
+            await conditions.well(
+                due.region.database, due.integration.condition, self.new_id, renewed=True, unasked=True
+            )
         except Exception as error:  # the token set is written, and that is what was asked for
             log.warning("refresh.condition_unwritten", error=type(error).__name__)
 

@@ -13,6 +13,10 @@ ALTER TABLE gateway.grants ADD COLUMN marks uuid[] NOT NULL DEFAULT '{}';
 -- … by which its deliveries find the connection, like those of its accounts, among which they do not count.
 ALTER TABLE gateway.connection_accounts ADD COLUMN mark boolean NOT NULL DEFAULT false;
 
+-- A connection that comes to be looks back at what matched none: without this, past every signal of the quarter of an hour,
+-- among them the activations of all that were imported with it.
+CREATE INDEX events_unmatched ON gateway.events (integration_id, seq) WHERE signal AND connections = '{}';
+
 -- The end that `connection.expiring_soon` has told of, so that it tells once.
 ALTER TABLE gateway.grants ADD COLUMN expiring_told_until timestamptz;
 -- When nothing but a consent can go on: the refresh token's end, or the access token's where there is none.
@@ -71,8 +75,7 @@ CREATE TABLE gateway.provider_failures (
   error_class text NOT NULL,          -- refused (token endpoint), rejected (API), odd (no answer of the provider's)
   at timestamptz NOT NULL,
   tenant_id text NOT NULL,
-  connection_id uuid NOT NULL,
-  guarded boolean NOT NULL            -- it came while the guard was tripped: no measure of what is usual
+  connection_id uuid NOT NULL
 );
 CREATE INDEX provider_failures_recent ON gateway.provider_failures (provider, error_class, at);
 CREATE INDEX provider_failures_at ON gateway.provider_failures USING brin (at);

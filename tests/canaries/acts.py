@@ -18,6 +18,7 @@ from tests.canaries.hearing import UNKNOWN_NAME, Canaries, Ear, of_provider
 from tests.connect.browser import Browser, query_of
 from tests.connect.conftest import Town, declare
 from tests.fakes.misbehaving import changed
+from tests.indigestible import set_aside, unwell
 from tests.signers_b import gitlab_push, gitlab_token
 
 LONG_AGO = "2020-01-01T00:00:00Z"
@@ -220,6 +221,25 @@ class Story:
         for path in ("/v1/consumers", "/v1/consumers/c", "/healthz", "/readyz", "/metrics", "/openapi.json"):
             await self.ask("GET", path)
         await self.ask("DELETE", "/v1/consumers/c")
+
+    async def operated(self) -> None:
+        """What operators look after: a history, a delivery that was set aside, a provider that is unwell."""
+        path, gateway = await self.connected(end_user_id="u-3"), self.town.gateway
+        connection = ids.parse(ids.CONNECTION, path.rpartition("/")[2])
+        assert connection is not None
+        chat: dict[str, Any] = {
+            "provider": "slack",
+            "settings": {},
+            "access_profiles": {},
+            "client_secrets": [self.ascii("client secret")],
+        }
+        await declare(self.town, "chat", signing_secrets=[self.hex("signing secret")], **chat)
+        aside = ids.show(ids.EVENT, await set_aside(gateway, "chat", "tokens_revoked", connection))
+        await unwell(gateway, "gitlab")
+        for page in (f"{path}/history", "/v1/set-aside", "/v1/providers"):
+            assert (await self.ask("GET", page))["items"]
+        for action in (f"set-aside/{aside}/redrive", "set-aside/redrive", "providers/gitlab/release"):
+            await self.ask("POST", f"/v1/{action}")
 
     @property
     def admin(self) -> dict[str, str]:

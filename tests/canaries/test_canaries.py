@@ -99,6 +99,7 @@ async def test_no_secret_comes_through_anywhere(
     await story.adopted()
     await story.wrong_consents()
     await story.every_state()
+    await story.operated()
     await story.echoed()
     strays = {name: story.ascii(f"stray {name}") for name in ("key", "query", "path", "body")}
     await stray(story.town.api, strays | {"name": story.ascii(UNKNOWN_NAME)})

@@ -27,7 +27,7 @@ TOKENS = """INSERT INTO gateway.tokens (connection_id, access_profile, tenant_id
               FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bytea[], $5::bytea[]) AS n(id, tenant, version, access, refresh)"""
 EXPIRE = "UPDATE gateway.tokens SET issued_at = gateway.now() - interval '1 hour', expires_at = gateway.now()"
 LAST = "UPDATE gateway.tokens SET sealed_refresh = NULL, has_refresh = false, expires_at = NULL"
-AT_ONCE = 16
+AT_ONCE = 8  # fewer than the connections of the pool
 
 
 @dataclass
@@ -77,6 +77,11 @@ class Crowd:
         """How many grants are in each state."""
         rows = await self.street.db.fetch("SELECT state, count(*) AS n FROM gateway.grants GROUP BY state")
         return {row["state"]: row["n"] for row in rows}
+
+    async def versions(self) -> dict[int, int]:
+        """How many grants have each token version."""
+        rows = await self.street.db.fetch("SELECT token_version, count(*) AS n FROM gateway.grants GROUP BY 1")
+        return {row["token_version"]: row["n"] for row in rows}
 
     async def said(self) -> dict[str, int]:
         """How often each of our own events is on the stream."""

@@ -6,7 +6,8 @@ The short form has 120 connections of 10 tenants, the long one 5,000 of 50 (`.ci
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from itertools import cycle
 
 import pytest
 from starlette.responses import Response
@@ -20,7 +21,6 @@ from tests.follower.conftest import Street
 from tests.follower.services import page, refused, unwell
 from tests.providers.signal_samples import github_installation
 
-QUIET = {"connection.active", "connection.suspect", "connection.repaired"}  # of these nobody is mailed
 TOLD = {"provider.degraded": 1, "provider.recovered": 1}
 
 
@@ -51,58 +51,61 @@ async def condition(street: Street) -> conditions.Condition:
 
 
 async def burst(
-    many: Crowd, clock: FakeClock, how: Callable[[], Response], strike: Callable[[], object], left: dict[str, int]
-) -> list[str]:
-    """Everything fails at once. `left`: the grants' states then; what each was told."""
+    many: Crowd, clock: FakeClock, how: Callable[[], Response], strike: Callable[[], Awaitable[list[str]]]
+) -> tuple[list[str], dict[str, int]]:
+    """Everything fails at once, and recovers: what each was told, and the grants' states before it recovered."""
     many.street.github.how = how
-    told: list[str] = await strike()  # type: ignore[misc]  # a coroutine of list[str]
-    assert await many.states() == left
+    told, left = await strike(), await many.states()
     assert (await condition(many.street)).degraded_since is not None
+    assert set(left) <= {"active", "suspect"}
+    assert left.get("suspect", 0) <= LIMITS.least  # those from before it tripped
     await recovers(many.street, clock)
     await all_checked(many.street, clock)
     assert await many.states() == {"active": len(many.ids)}
-    return told
+    return told, left
 
 
-async def story(street: Street, clock: FakeClock, connections: int, tenants: int) -> None:
-    """A page in the provider's place, then `bad_refresh_token` for everybody, then 401 for everybody."""
-    many = await crowd(street, connections, tenants)
-    tripping = LIMITS.least  # connections that fail before it trips: more than these are an outage
-    told = await burst(many, clock, page, many.read, {"active": connections})
-    assert set(told) <= {"provider_unavailable", "checking"}
-    assert await many.said() == TOLD
-    versions = await street.db.fetch("SELECT token_version, count(*) AS n FROM gateway.grants GROUP BY 1")
-    assert {row["token_version"]: row["n"] for row in versions} == {1: tripping, 2: connections - tripping}
-
-    await many.expire()
-    spoiled = {"suspect": tripping, "active": connections - tripping}
-    told = await burst(many, clock, refused, many.read, spoiled)
-    assert set(told) == {"checking"}
+async def told_nobody(many: Crowd, outages: int) -> dict[str, int]:
+    """One event for its beginning and one for its end; no user was told of anything. What else was said."""
     said = await many.said()
-    assert {name: said[name] for name in TOLD} == {"provider.degraded": 2, "provider.recovered": 2}
-    assert set(said) - set(TOLD) == {"connection.suspect", "connection.repaired"}
-    assert said["connection.suspect"] == said["connection.repaired"] == tripping
-
-    await many.cannot_be_refreshed()
-    usual = (await condition(street)).failures
-    assert usual
-    told = await burst(many, clock, unwell(401), many.report, spoiled)
-    assert Counter(told) == {"suspect": tripping, "unchecked": connections - tripping}
-    said = await many.said()
-    assert {name: said[name] for name in TOLD} == {"provider.degraded": 3, "provider.recovered": 3}
-    assert not {name for name in said if name.startswith("connection.")} - QUIET
-    assert set(await many.read()) == {"served"}
+    assert {name: said.pop(name) for name in TOLD} == dict.fromkeys(TOLD, outages)
+    assert set(said) <= {"connection.suspect", "connection.repaired"}
+    assert said.get("connection.suspect", 0) == said.get("connection.repaired", 0)
+    return said
 
 
 async def test_an_outage_moves_nobody_beyond_suspect_and_tells_no_user(street: Street, clock: FakeClock) -> None:
-    """One `provider.degraded` and one `provider.recovered` each time; everything is checked again."""
-    await story(street, clock, 120, 10)
+    """A page in the provider's place, then `bad_refresh_token` for everybody, then 401 for everybody."""
+    many, tripping = await crowd(street, 120, 10), LIMITS.least  # who fails before it trips: one more is an outage
+    told, left = await burst(many, clock, page, many.read)
+    assert set(told) <= {"provider_unavailable", "checking"}
+    assert left == {"active": 120}
+    assert await told_nobody(many, 1) == {}
+    assert await many.versions() == {1: tripping, 2: 120 - tripping}  # checked again: refreshed
+    await many.expire()
+    told, left = await burst(many, clock, refused, many.read)
+    assert set(told) == {"checking"}
+    assert left == {"active": 120 - tripping, "suspect": tripping}
+    assert (await told_nobody(many, 2))["connection.suspect"] == tripping
+    await many.cannot_be_refreshed()
+    told, left = await burst(many, clock, unwell(401), many.report)
+    assert Counter(told) == {"suspect": tripping, "unchecked": 120 - tripping}
+    assert left == {"active": 120 - tripping, "suspect": tripping}
+    assert (await told_nobody(many, 3))["connection.suspect"] == 2 * tripping
+    assert set(await many.read()) == {"served"}
 
 
 @pytest.mark.long
 async def test_an_outage_over_5000_connections_of_50_tenants(street: Street, clock: FakeClock) -> None:
-    """The same, at length."""
-    await story(street, clock, 5000, 50)
+    """The same at length: pages and `bad_refresh_token` in turns, then 401 for everybody."""
+    many, shapes = await crowd(street, 5000, 50), cycle([page, refused])
+    told, _ = await burst(many, clock, lambda: next(shapes)(), many.read)
+    assert set(told) <= {"provider_unavailable", "checking"}
+    assert (await many.versions())[2] >= 5000 - 2 * LIMITS.least
+    await many.cannot_be_refreshed()
+    await burst(many, clock, unwell(401), many.report)
+    await told_nobody(many, 2)
+    assert set(await many.read()) == {"served"}
 
 
 async def test_real_revocations_go_through_meanwhile(street: Street, clock: FakeClock) -> None:
@@ -176,3 +179,21 @@ async def test_a_provider_that_is_still_unwell_stays_so(street: Street, clock: F
     assert (await many.said()).get("provider.recovered") is None
     await recovers(street, clock)
     assert (await many.said())["provider.recovered"] == 1
+
+
+USUAL = """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id)
+           SELECT 'github', 'refused', gateway.now() - interval '1 day', 'somebody', gen_random_uuid()
+             FROM generate_series(1, 2100)"""
+
+
+async def test_what_is_usual_at_a_provider_trips_nothing(street: Street) -> None:
+    """Two dead tokens in ten minutes are everyday here: ten are no outage, and the eleventh is one."""
+    many = await crowd(street, 11, 11)
+    await street.db.execute(USUAL)
+    street.github.how = refused
+    await many.read(many.ids[:10])
+    assert (await condition(street)).degraded_since is None
+    assert await many.states() == {"active": 1, "suspect": 10}
+    await many.read(many.ids[10:])
+    assert (await condition(street)).degraded_since is not None
+    assert await many.states() == {"active": 1, "suspect": 10}

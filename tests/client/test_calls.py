@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from gateway import ids
 from gateway.client import ApiError, Client, Conflict, Invalid, NotFound, Unavailable, Unreachable
 from gateway.client.errors import PASSING
 from gateway.client.http import Backoff, Pace
@@ -77,6 +78,27 @@ async def test_a_platform_registers_a_customer(house: Town) -> None:
         assert wrong.value.extra["errors"][0]["where"].startswith("body.accounts")
         with pytest.raises(Conflict):
             await posthouse.request("POST", "/v1/integrations", json=body)
+
+
+async def test_the_history_of_a_connection_is_read_page_by_page(house: Town) -> None:
+    """All of it, newest first, however many pages that takes; and a connection that there is not is told."""
+    secret = SIGNERS["stripe"].secrets[0].decode()
+    async with house.client() as posthouse:
+        await posthouse.create_tenant("acme")
+        body = {"name": "pay", "provider": "stripe", "signing_secrets": [secret]}
+        await posthouse.request("POST", "/v1/integrations", json=body)
+        made = await posthouse.create_connection("acme", "pay", ["account:acct_1"])
+        await house.database.execute(
+            """INSERT INTO gateway.history (id, connection_id, at, signal, outcome, cause, source, generation, state_before, state_after)
+               SELECT ('ffff' || lpad(to_hex(n), 4, '0') || substr(md5(n::text), 9))::uuid, $1, now(), 'revoked', 'stale',
+                      'x', 'delivery', n, 'active', 'active' FROM generate_series(1, 401) AS n""",
+            ids.parse(ids.CONNECTION, made["id"]),
+        )
+        entries = [entry async for entry in posthouse.history(made["id"])]
+        assert [one["generation"] for one in entries[:401]] == list(range(401, 0, -1))
+        assert [one["cause"] for one in entries[401:]] == ["registered"]
+        with pytest.raises(NotFound):
+            await anext(posthouse.history("conn_" + "0" * 32))
 
 
 async def test_what_is_safe_to_repeat_waits_for_the_gateway(house: Town) -> None:

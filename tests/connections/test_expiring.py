@@ -172,3 +172,16 @@ async def test_several_processes_share_it_and_none_tells_twice(api: Api) -> None
     assert sum(await asyncio.gather(*(one.run_once() for one in several))) == 2 * BATCH + 1
     found = [name for name, _ in await told(api)]
     assert len(found) == len(set(found)) == 2 * BATCH + 1
+
+
+async def test_whoever_looked_before_another_told_and_locks_afterwards_tells_nothing(api: Api) -> None:
+    """What is due is asked again under the lock: the snapshot that found the connection may be older."""
+    database = api.gateway.regions.home.database
+    id = await held(api, "ends", refresh_s=30 * DAY_S)
+    await shift(api, 25)
+    late = Expiring(database, 7, api.gateway.new_id)
+    for due in (1, 0):
+        async with database.transaction() as tx:
+            await grants.lock(tx, id)
+            assert await late.tell(tx, [id]) == due
+    assert [name for name, _ in await told(api)] == ["ends"]

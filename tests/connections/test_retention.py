@@ -14,8 +14,8 @@ async def test_what_is_old_is_dropped(api: Api) -> None:
     made = await api("POST", "/v1/connections", {"tenant": "acme", "integration": "toy"})
     region, connection = api.gateway.regions.home, ids.parse(ids.CONNECTION, made.json()["id"])
     await region.database.execute(
-        """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id, guarded)
-           VALUES ('toy', 'refused', gateway.now(), 'acme', $1, false)""",
+        """INSERT INTO gateway.provider_failures (provider, error_class, at, tenant_id, connection_id)
+           VALUES ('toy', 'refused', gateway.now(), 'acme', $1)""",
         connection,
     )
     kept = []

@@ -178,7 +178,10 @@ class Street:
         """Whoever is not active any more: the states of its grants by profile, of the connection under ""."""
         told: dict[str, dict[str, str]] = {}
         for name, id in self.known.items():
-            states = {g.access_profile: g.state for g in await grants.of(self.db, [id])} or {"": await self.state(name)}
+            states: dict[str, str] = {}
+            for grant in await grants.of(self.db, [id]):
+                states[grant.access_profile] = grant.state
+            states = states or {"": await self.state(name)}
             if changed := {profile: state for profile, state in states.items() if state != "active"}:
                 told[name] = changed
         return told
@@ -243,7 +246,8 @@ async def street(bare_town: Town) -> AsyncIterator[Street]:
             house.targets[name] = f"/hooks/{name}"
         for tenant in ("globex", "initech"):
             await bare_town.api("PUT", f"/v1/tenants/{tenant}", {})
-        yield Street(bare_town, house, *services, follower_of(gateway))
+        at_slack, at_github = services
+        yield Street(bare_town, house, at_slack, at_github, follower_of(gateway))
 
 
 async def endpoint(street: Street, name: str) -> None:

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from gateway import listen
 from providers import registry
 from providers.registry import all_providers
+from tests.fakes.misbehaving import Gate
 from tests.fakes.provider import stopped
 
 Call = tuple[str, str]  # path and token
@@ -34,6 +35,8 @@ class Service:
     dead: set[str] = field(default_factory=set)  # access tokens that are over
     calls: list[Call] = field(default_factory=list)
     how: Callable[[], Response] | None = None  # out of order: everything is answered so
+    holds: bool = False  # whatever is asked waits at the gate, and is answered as of then
+    gate: Gate = field(default_factory=Gate, repr=False)
     scopes: str = ""  # of every token, as a header tells them
     permissions: dict[str, str] = field(default_factory=dict)  # of an installation
     installed: bool = True
@@ -47,6 +50,8 @@ class Service:
         path = request.url.path[request.url.path.index("/", 1) :]  # behind the provider's name
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         self.calls.append((path, token))
+        if self.holds:
+            await self.gate.wait()
         if self.how is not None:
             return self.how()
         if path.startswith("/app/installations/"):

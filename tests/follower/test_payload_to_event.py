@@ -136,7 +136,7 @@ async def test_a_github_app_is_suspended_and_let_go_on(street: Street) -> None:
     """Tokens stay sealed meanwhile, and none leaves. That it is lifted is signed without a time: a check says so."""
     await at_github(street)
     at = (await street.now()).isoformat()
-    await street.deliver(github_installation("suspend", **{**SUSPENDED, "suspended_at": at}))
+    await street.deliver(github_installation("suspend", suspended_at=at, suspended_by=SUSPENDED["suspended_by"]))
     await street.follow()
     states = {"acme": {"installation": "suspended", "user": "suspended"}, "globex": {"installation": "suspended"}}
     assert await street.moved() == {**states, "by hand": {"": "suspended"}}
@@ -157,7 +157,7 @@ def _zulu(at: str) -> str:
 
 
 async def test_github_permissions_are_accepted(street: Street) -> None:
-    """A minted token tells what is granted now; the event says so, and nothing else has changed."""
+    """A minted token tells what is granted now, and the event says so; where a required one is gone, the owner must mend it."""
     await at_github(street)
     street.github.permissions = {"contents": "write"}
     await street.db.execute("UPDATE gateway.grants SET granted = '{contents:read}', requested = '{contents:read}'")
@@ -172,6 +172,15 @@ async def test_github_permissions_are_accepted(street: Street) -> None:
     answer = (await street.read("globex")).json()
     assert (answer["token_version"], answer["scopes"]) == (2, ["contents:read", "contents:write"])
     assert await street.events("initech") == []
+    street.github.permissions = {"metadata": "read"}
+    await street.deliver(github_installation("new_permissions_accepted"), delivery_id="2")
+    await street.follow()
+    while await street.check():
+        pass
+    events = await street.events("globex")
+    assert {kind for kind, _ in events[1:]} == {"scopes_changed", "reauth_required"}
+    assert events[1][1]["access_profiles"]["installation"]["lost"] == ["contents:read"]
+    problem(await street.read("globex"), 409, "reauth_required")
 
 
 async def test_stripe_deauthorizes_an_account(street: Street) -> None:

@@ -51,7 +51,7 @@ def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) ->
     path, destroys = context.operation.path, context.operation.method.upper() == "DELETE"
     mapped = dict(path_parameters)
     for name in path_parameters.keys() & KNOWN.keys():
-        known = KNOWN[name]
+        known = KNOWN["provider"] if path.startswith("/v1/providers/") else KNOWN[name]
         third = len(known) // 3
         known = known[:third] if destroys and path.endswith("}") else known[third:]
         if path.endswith("/commit"):

@@ -25,6 +25,7 @@ from gateway.web.app import ROUTES
 from gateway.web.routing import Route
 from tests.fakes import FakeProvider, fake_provider
 from tests.flows.house import House, declare, metric
+from tests.indigestible import set_aside, unwell
 from tests.tokens.making import granted
 from tests.web.conftest import Api, served
 
@@ -33,6 +34,7 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance"
 )
+UNWELL = ("gitlab", "hubspot", "stripe")
 TENANTS = ("acme", "globex-2", "t.3")
 
 
@@ -51,7 +53,7 @@ async def api(house: House) -> AsyncIterator[Api]:
 
 
 async def furnish(api: Api, house: House, provider: FakeProvider) -> dict[str, Any]:
-    """Tenants, connections, endpoints, keys, deliveries, refusals, a consumer with leases; their ids."""
+    """Tenants, connections, endpoints, keys, deliveries, refused and indigestible ones, consumers; their ids."""
     for name in ("github", "slack", "microsoft/endpoint"):
         await declare(house, name)
     connections, endpoints, keys = [], [], []
@@ -73,6 +75,11 @@ async def furnish(api: Api, house: House, provider: FakeProvider) -> dict[str, A
     await integrate(api, provider)
     session, code = await consented(api, house, provider)
     await house.gateway.write_refusals()
+    known = ids.parse(ids.CONNECTION, connections[0])
+    assert known is not None
+    aside = [await set_aside(house.gateway, "slack", "tokens_revoked", known) for _ in range(3)]
+    for name in UNWELL:
+        await unwell(house.gateway, name)
     for name in ("spare", "one", "two"):
         await api("POST", f"/v1/consumers/{name}/lease", {"worker": "w"})
     lease = (await api("POST", "/v1/consumers/mine/lease", {"worker": "w", "ttl_s": 60})).json()
@@ -81,7 +88,7 @@ async def furnish(api: Api, house: House, provider: FakeProvider) -> dict[str, A
     return {
         "tenant_id": TENANTS, "connection_id": connections, "endpoint_id": endpoints, "key_id": keys, "name": ["spare", "one", "two"],
         "integration": [f"gh-{number}" for number in range(18)], "cursor": ["earliest", "latest", end],
-        "access_profile": ["reader"], "session_id": [session] * 3, "code": code, "leases": "mine", "leased": [{"partition": p["partition"], "fence": p["fence"], "cursor": end} for p in lease["partitions"]],
+        "access_profile": ["reader"], "session_id": [session] * 3, "code": code, "event_id": [ids.show(ids.EVENT, id) for id in aside], "provider": UNWELL, "leases": "mine", "leased": [{"partition": p["partition"], "fence": p["fence"], "cursor": end} for p in lease["partitions"]],
     }  # fmt: skip
 
 

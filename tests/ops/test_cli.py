@@ -8,12 +8,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from gateway.cli import run
+from gateway.ids import uuid7
 from gateway.vault.keyring import generate
 from tests import openbao, postgres
 from tests.signers import SIGNERS
@@ -188,6 +190,57 @@ def test_an_empty_deployment_says_so(shell: Shell) -> None:
     assert "fits" in shell.ok("migrate", "--check")
 
 
+FOUND = """WITH tenant AS (INSERT INTO control.tenants (id, region, labels, created_at, updated_at) VALUES ('acme', 'default', '{}', now(), now()) RETURNING id),
+     connection AS (INSERT INTO gateway.connections (id, tenant_id, integration_id, labels, state, created_at, updated_at)
+       SELECT $1, tenant.id, $1, '{}', 'active', now(), now() FROM tenant RETURNING id)
+INSERT INTO gateway.history (id, connection_id, access_profile, at, signal, outcome, cause, source, evidence, code, state_before, state_after)
+SELECT $1, id, 'reader', now(), 'revoked', 'moved', 'tokens_revoked', 'delivery', $1, 'gone', 'active', 'revoked' FROM connection"""
+
+
+def test_what_operators_look_after(shell: Shell) -> None:
+    """A connection's history, what was set aside, how providers are: shown, for people and for programs, and put right."""
+    id = uuid7(datetime.now(UTC))
+
+    async def ask(sql: str) -> None:
+        db = await asyncpg.connect(os.environ["POSTHOUSE_DATABASE_URL"])
+        try:
+            await db.execute(sql, id)
+        finally:
+            await db.close()
+
+    asyncio.run(ask(FOUND))
+    shown = shell.ok("connections", "history", f"conn_{id.hex}")
+    assert "active -> revoked  tokens_revoked (gone)  delivery" in shown
+    assert f"evt_{id.hex}" in shown
+    [entry] = json.loads(shell.ok("connections", "history", f"conn_{id.hex}", "--json"))
+    assert (entry["signal"], entry["outcome"], entry["state_after"]) == ("revoked", "moved", "revoked")
+
+    assert shell.ok("deliveries", "set-aside") == "nothing is set aside\n"
+    asyncio.run(
+        ask(
+            "INSERT INTO gateway.set_aside (event_id, seq, type, at, error) VALUES ($1, 1, 'posthouse.delivery.x.y', now(), 'not_json')"
+        )
+    )
+    assert "not_json" in shell.ok("deliveries", "set-aside")
+    assert shell.ok("deliveries", "redrive", f"evt_{id.hex}") == "1 to be tried again\n"
+    assert "asked for" in shell.ok("deliveries", "set-aside")
+    [one] = json.loads(shell.ok("deliveries", "set-aside", "--json"))
+    assert one["redrive"] is True
+    assert shell.ok("deliveries", "redrive", "--all") == "1 to be tried again\n"
+
+    assert "degraded" not in shell.ok("providers")
+    asyncio.run(
+        ask("""INSERT INTO gateway.provider_conditions (provider, degraded_since, error_class, failures)
+                       SELECT 'slack', now(), 'refused', 7 WHERE $1::uuid IS NOT NULL""")
+    )
+    assert "degraded (refused)" in shell.ok("providers")
+    told = {one["name"]: one for one in json.loads(shell.ok("providers", "--json"))}
+    assert told["slack"]["conditions"][0]["failures"] == 7
+    assert "tokens_revoked" in [tells["event"] for tells in told["slack"]["tells"]]
+    assert shell.ok("providers", "release", "slack") == "released slack in default\n"
+    assert "degraded" not in shell.ok("providers")
+
+
 def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
     """The same document as /openapi.json."""
     document = json.loads(shell.ok("openapi"))
@@ -217,6 +270,16 @@ def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
         (["consumers", "reset", "c", "--to", "yesterday"], 1, "a time with its zone"),
         (["consumers", "reset", "c", "--to", "latest"], 1, "no such consumer"),
         (["deliveries", "refused", "--integration", "nobody"], 1, "no such integration"),
+        (["consumers", "reset", "posthouse.lifecycle", "--to", "latest"], 1, "Posthouse's own"),
+        (["connections", "history", "conn_" + "0" * 32], 1, "no such connection"),
+        (["connections", "history", "evt_1"], 1, "no such connection"),
+        (["deliveries", "redrive"], 1, "say which"),
+        (["deliveries", "redrive", "evt_" + "0" * 32, "--all"], 1, "say which"),
+        (["deliveries", "redrive", "conn_1"], 1, "that is no event"),
+        (["deliveries", "redrive", "evt_" + "0" * 32], 1, "no such event is set aside"),
+        (["providers", "release", "nobody"], 1, "no such provider"),
+        (["providers", "release", "slack"], 1, "it is well"),
+        (["providers", "nonsense"], 2, "No such command"),
         (["events", "tail"], 1, "POSTHOUSE_API_KEY is not set"),
         (["keyring", "init"], 1, "POSTHOUSE_KEYRING is set"),
     ],
@@ -272,3 +335,15 @@ def test_a_database_without_a_schema_says_which_command_makes_it(
         assert "no keys" in shell.ok("keys", "list")
     finally:
         asyncio.run(template.server.drop("bare_for_cli"))
+
+
+def test_security_events_are_set_up_for_those_who_can(shell: Shell) -> None:
+    """Whatever is missing is one line that says what to do."""
+    shell.ok("integrations", "add", "hub", "--provider", "github", "--no-secret")
+    shell.ok("integrations", "add", "goo", "--provider", "google", "--client-id", "c", "--no-secret")
+    events = ("integrations", "security-events")
+    assert "GitHub has no security events" in shell.fails(*events, "hub")
+    assert "there is no integration 'nobody'" in shell.fails(*events, "nobody", "--verify")
+    assert "add its client secret" in shell.fails(*events, "goo")
+    shell.ok("integrations", "add-secret", "goo", "--purpose", "client_secrets", stdin="client-secret")
+    assert "set risc_service_account" in shell.fails(*events, "goo", "--verify", "--wait", "0")

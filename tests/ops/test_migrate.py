@@ -67,6 +67,8 @@ async def test_processes_that_migrate_at_once_wait_for_each_other(empty: str) ->
 PUBLISHED = {
     "control/0001_start.sql": "b9d625a3052a8fbbfbaed7ea487cad0c204ebccc2c3b237bf73f8736e07121e5",
     "region/0001_start.sql": "4755d6744877a63f471d27b333da3f55f381c49946efaddbe79ae213db4cc8ef",
+    "control/0002_connect.sql": "c240f9b143e748cb2c266958914a6f1a6b49fd733eff53a43328eebe757d9159",
+    "region/0002_vault.sql": "f7a495a9d1c7fe518733b4bded1ecebb630102794762b0a52f4d179873b5894c",
 }
 
 
@@ -79,7 +81,7 @@ def test_a_published_revision_is_never_changed(name: str) -> None:
 async def test_a_database_of_the_first_release_with_data_comes_along(empty: str, tmp_path: Path) -> None:
     """What was there is there; the log is written by the new `append`, and the old one is gone."""
     first = tmp_path / "first"
-    shutil.copytree(migrate.FOLDER, first, ignore=shutil.ignore_patterns("__pycache__", "0002_*"))
+    shutil.copytree(migrate.FOLDER, first, ignore=shutil.ignore_patterns("__pycache__", "000[2-9]_*"))
     for line in LINES:
         assert await migrate.migrate(empty, line, folder=first) == [f"{line} 0001"]
     db = await asyncpg.connect(empty)
@@ -104,6 +106,33 @@ async def test_a_database_of_the_first_release_with_data_comes_along(empty: str,
         assert await db.fetchval("SELECT connections FROM gateway.events") == [connection]
         names = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'gateway'::regnamespace AND proname = 'append'"
         assert await db.fetchval(names) == 1
+    finally:
+        await db.close()
+
+
+async def test_a_grant_of_the_second_release_is_fenced_by_its_token_set(empty: str, tmp_path: Path) -> None:
+    """That it lived when its tokens came is known; where there are none any more, that it did when it was given."""
+    second = tmp_path / "second"
+    shutil.copytree(migrate.FOLDER, second, ignore=shutil.ignore_patterns("__pycache__", "000[3-9]_*"))
+    assert await migrate.migrate(empty, "region", folder=second) == ["region 0001", "region 0002"]
+    db = await asyncpg.connect(empty)
+    try:
+        await db.execute(
+            """INSERT INTO gateway.connections (id, tenant_id, integration_id, labels, state, created_at, updated_at)
+               VALUES ('00000000-0000-7000-8000-000000000001', 'acme', '00000000-0000-7000-8000-000000000002', '{}', 'active',
+                       now(), now());
+               INSERT INTO gateway.grants (connection_id, access_profile, state, generation, token_version, granted_at)
+               SELECT id, profile, 'active', 1, 1, '2026-01-01' FROM gateway.connections, unnest('{with,without}'::text[]) AS profile;
+               INSERT INTO gateway.data_keys VALUES ('acme', 1, 'x', 1, now());
+               INSERT INTO gateway.tokens (connection_id, access_profile, tenant_id, generation, token_version, data_key_version,
+                                           sealed_access, has_refresh, issued_at)
+               SELECT id, 'with', 'acme', 1, 1, 1, 'x', false, '2026-02-02' FROM gateway.connections"""
+        )
+        assert await migrate.migrate(empty, "region") == [f"region {n:04}" for n in range(3, HEAD["region"] + 1)]
+        rows = await db.fetch(
+            "SELECT alive_at::date::text, contested, marks FROM gateway.grants ORDER BY access_profile"
+        )
+        assert [tuple(row) for row in rows] == [("2026-02-02", False, []), ("2026-01-01", False, [])]
     finally:
         await db.close()
 

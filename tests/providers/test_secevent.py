@@ -193,6 +193,15 @@ def test_googles_schemes_do_not_stand_in_for_each_other() -> None:
     assert google.verify(plain, trust, NOW).scheme == secevent.SCHEME
 
 
+@pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\0" * 63, b"\1" * 65, b"\xff" * 64])
+def test_a_signature_that_is_no_pair_of_numbers_proves_nothing(signature: bytes) -> None:
+    """Zeros among them, which a verifier once took for everybody's signature (CVE-2022-21449)."""
+    for secret, signer in ((EC_KEY, SSF), (RSA_KEY, GENERIC)):
+        said = sealed(ssf_event(), secret).rpartition(b".")[0]
+        coded = base64.urlsafe_b64encode(signature).rstrip(b"=")
+        assert refusal(said + b"." + coded, signer)[1] == "authentication_failed"
+
+
 def good() -> dict[str, Any]:
     return dict(PUBLISHED["ec-key-new"])
 

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import pytest
 
+from gateway import loop
 from gateway.database import Database, Listener
 from gateway.stream.cursor import Cursor
 from gateway.stream.read import Event, Filter, earliest, read
@@ -197,3 +199,36 @@ async def test_the_database_is_replaced(database: Database) -> None:
             await until(heard(database), patience_s=3)
     finally:
         await admin.close()
+
+
+async def test_an_end_in_the_same_breath_as_a_notice_is_an_end(dsn: str) -> None:
+    """`asyncio.wait_for` of Python 3.11 swallows it, and whoever follows the stream would go on for ever."""
+    listener = Listener(Database(dsn), CHANNEL, NEVER_S)
+    waiting = asyncio.create_task(listener.wait(news := asyncio.Event()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    news.set()
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+
+
+async def test_an_end_that_is_swallowed_is_said_until_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a library makes of it on its way."""
+    monkeypatch.setattr(loop, "AGAIN_S", 0.001)
+    swallowed = 0
+
+    async def deaf() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if (swallowed := swallowed + 1) == 3:
+                    raise
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await loop.ended([task])
+    assert task.cancelled()
+    await loop.ended([])

@@ -5,21 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gateway import ids
-from gateway.connections import conditions
-from gateway.connections.guard import Limits
 from providers.registry import all_providers
+from tests.indigestible import unwell
 from tests.tokens.making import granted
 from tests.web.conftest import Api, problem
-
-QUICK = Limits(least=0, tenants=1)  # the first failure trips it
-
-
-async def unwell(api: Api, name: str) -> None:
-    """One failure, and everybody's word counts no more."""
-    new_id = api.gateway.new_id
-    async with api.gateway.regions.home.database.transaction() as tx:
-        counted = await conditions.failed(tx, name, "refused", "acme", new_id(), new_id(), QUICK)
-    assert counted.guarded
 
 
 async def listed(api: Api) -> dict[str, Any]:
@@ -65,8 +54,8 @@ async def test_how_each_is_and_its_release(api: Api) -> None:
            VALUES ($1, 'reader', 'gitlab', 'refused', gateway.now(), '2100-01-01Z', true)""",
         id,
     )
-    await unwell(api, "gitlab")
-    await unwell(api, "generic-oauth2:acme")
+    await unwell(api.gateway, "gitlab")
+    await unwell(api.gateway, "generic-oauth2:acme")
     [condition] = (await listed(api))["gitlab"]["conditions"]
     assert condition.pop("degraded_since") is not None
     assert condition == {
@@ -79,9 +68,10 @@ async def test_how_each_is_and_its_release(api: Api) -> None:
     assert (condition["degraded_since"], condition["waiting"]) == (None, 0)
     [own] = found["generic-oauth2"]["conditions"]
     assert (own["name"], own["error_class"]) == ("generic-oauth2:acme", "refused")
-    [event] = (await api("GET", "/v1/events?type=posthouse.provider")).json()["items"]
-    assert event["event"]["type"] == "posthouse.provider.recovered"
-    assert event["event"]["data"]["provider"] == "gitlab"
+    said = [one["event"] for one in (await api("GET", "/v1/events?type=posthouse.provider")).json()["items"]]
+    assert [(one["type"].rpartition(".")[2], one["data"]["provider"]) for one in said] == [
+        ("degraded", "gitlab"), ("degraded", "generic-oauth2:acme"), ("recovered", "gitlab"),
+    ]  # fmt: skip
     problem(await api("POST", "/v1/providers/gitlab/release"), 409, "conflict")
     assert (await api("POST", "/v1/providers/generic-oauth2:acme/release")).status_code == 200
 
