@@ -18,16 +18,18 @@ from gateway.connections import grants
 from gateway.errors import Problem
 from gateway.outbound import Outbound
 from gateway.tokens import rotation
+from gateway.tokens.problems import ConnectionSuspended
 from gateway.tokens.refresh import Refresher
 from gateway.tokens.rotation import Due
 from gateway.vault.cipher import SealBroken
-from providers.errors import GrantEnded, OddAnswer, ProviderError, ScopeLacking
+from providers.errors import GrantEnded, OddAnswer, ProviderError, ScopeLacking, Suspended
 
 NEW_S = 60.0  # a token set younger than this is not renewed for a report that nothing confirms
 
 # alive: it works; refreshed: it was renewed, so it works; dead: a probe, refused: the token endpoint, says that it does not;
-# overtaken: it is another one by now; too_new: asked a moment ago; no_means: nothing can be asked; undecided: no usable answer.
-Answer = Literal["alive", "refreshed", "dead", "refused", "overtaken", "too_new", "no_means", "undecided"]
+# suspended: its provider has paused it; overtaken: it is another one by now; too_new: asked a moment ago; no_means: nothing
+# can be asked; undecided: no usable answer.
+Answer = Literal["alive", "refreshed", "dead", "refused", "overtaken", "too_new", "no_means", "undecided", "suspended"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +56,16 @@ class Asking:
             return await self._scopes(due)
         probed = await self._probed(due)
         if check.why == "rejected":  # it is the access token that was refused
-            return probed if probed.answer in ("alive", "undecided") else await self._renewed(due, probed)
-        if probed.answer == "undecided":
+            return probed if probed.answer in ("alive", "undecided", "suspended") else await self._renewed(due, probed)
+        if probed.answer in ("undecided", "suspended"):
             return probed
         acquits = exchange.facts_of(due.integration).probe_acquits
-        if probed.answer == "dead" or (probed.answer == "alive" and acquits):
-            return probed if probed.answer == "alive" or check.why == "contested" else await self._renewed(due, probed)
+        if probed.answer == "alive" and acquits:
+            return probed
+        if (
+            probed.answer == "dead"
+        ):  # or expired a moment ago, or its successor is on its way: a refresh tells them apart
+            return await self._renewed(due, probed, doubts=check.why != "contested")
         if not self._may_refresh(due):
             return probed
         if check.why == "hint" and _is_new(due):
@@ -75,13 +81,13 @@ class Asking:
             return Found(answer="too_new")
         return await self._refreshed(due, doubts=True)
 
-    async def _renewed(self, due: Due, probed: Found) -> Found:
+    async def _renewed(self, due: Due, probed: Found, *, doubts: bool = True) -> Found:
         """The access token is of no use: a refresh mends it, or says that the grant is dead."""
         if not self._may_refresh(due):
             return probed
         if probed.answer == "no_means" and _is_new(due):
             return Found(answer="too_new")
-        return await self._refreshed(due, doubts=True)
+        return await self._refreshed(due, doubts=doubts)
 
     def _may_refresh(self, due: Due) -> bool:
         return due.can_be_asked and grants.may_refresh(due.stored.grant)
@@ -94,6 +100,8 @@ class Asking:
             outcome = await self._refresher.attempt(
                 due.region, (grant.connection_id, grant.access_profile), seen, doubts=doubts
             )
+        except ConnectionSuspended:
+            return Found(answer="suspended", code="suspended")
         except Problem as problem:
             return Found(answer="undecided", code=problem.code, retry_after_s=problem.retry_after_s)
         return Found(answer=outcome)
@@ -110,6 +118,8 @@ class Asking:
             return Found(answer="dead", code=error.code)
         except ScopeLacking:
             return Found(answer="alive")
+        except Suspended as error:
+            return Found(answer="suspended", code=error.code)
         except SealBroken:
             return Found(answer="undecided", code="seal_broken")
         except OddAnswer as error:

@@ -28,7 +28,7 @@ from gateway.connections import conditions, grants, scopes, transitions
 from gateway.connections.fences import Fence
 from gateway.connections.states import State
 from gateway.connections.telling import Because
-from gateway.connections.transitions import CONFIRM_AFTER_S, Move
+from gateway.connections.transitions import CHECKED, CONFIRM_AFTER_S, Move
 from gateway.database import Db
 from gateway.regions import Region
 from gateway.tokens import rotation
@@ -38,6 +38,7 @@ AT_ONCE = 8  # checks of one provider under way in one process
 BATCH = 64  # claimed at a time
 AGAIN_S, MOST_AGAIN_S = 2.0, 300.0  # after nothing was found out: the first pause, and the longest
 SOON_S = 1.0  # … after it was another one by then
+RESUMED_TRIES = 6  # a minute: so long a provider may go on saying that what it has lifted is suspended
 MOST_CONTESTED_AGAIN_S = 30.0  # while no token is handed out for it
 
 Verdict = Literal["alive", "refreshed", "dead", "overtaken", "too_new", "undecided", "busy"]
@@ -84,7 +85,7 @@ class Checker:
     async def _look(self, check: Check) -> Due | None:
         stored = await grants.stored(self._region.database, *check.name)
         integration = None if stored is None else self._catalog.integration_by_id(stored.integration_id)
-        if stored is None or stored.grant.state not in ("active", "suspect", "suspended"):
+        if stored is None or stored.grant.state not in CHECKED:
             await store.done(self._region.database, check)
             return None
         if integration is None or integration.trouble is not None:
@@ -96,6 +97,12 @@ class Checker:
         match found.answer:
             case "undecided":
                 await store.later(self._region.database, check, _pause_s(check, found), found.code or "undecided")
+                return "undecided"
+            case "suspended" if check.signal != "suspended":  # which only somebody's word makes a state of ours
+                if check.signal == "resumed" and check.tries >= RESUMED_TRIES:
+                    await self._drop(check)
+                else:
+                    await store.later(self._region.database, check, _pause_s(check, found), "suspended")
                 return "undecided"
             case "overtaken":  # it is another one by now: is that one in doubt?
                 await store.later(self._region.database, check, SOON_S, "overtaken")

@@ -31,8 +31,14 @@ class Fence:
 NAMED_FOR_EVER = Fence(final=True)
 
 
-def weigh(fence: Fence, *, generation: int, token_version: int, alive_at: datetime) -> Weight:
-    """How much a signal with this fence counts for a grant."""
+def weigh(
+    fence: Fence, *, generation: int, token_version: int, alive_at: datetime, came_at: datetime | None = None
+) -> Weight:  # fmt: skip
+    """How much a signal with this fence counts for a grant.
+
+    `came_at`: when it was brought here, where nothing has proven since that it lives (an import). What is said to have
+    happened before that may have been the end of it, or of one that its user has replaced meanwhile.
+    """
     if fence.generation is not None and fence.generation != generation:
         return "stale"
     if fence.token_version is not None and fence.token_version != token_version:
@@ -44,4 +50,4 @@ def weigh(fence: Fence, *, generation: int, token_version: int, alive_at: dateti
     margin = timedelta(seconds=fence.margin_s)
     if fence.at < alive_at - margin:
         return "stale"
-    return "proof" if fence.at > alive_at + margin else "contested"
+    return "proof" if fence.at > (came_at or alive_at) + margin else "contested"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -22,6 +22,8 @@ from gateway.database import Db
 from gateway.vault.tokens import Sealed
 
 Kind = Literal["code", "client_credentials", "installation"]  # how its tokens come
+
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # `alive_at` of an import: nothing has proven it alive here
 
 COLUMNS = """g.connection_id, g.access_profile, g.state, g.reason, g.since, g.generation, g.token_version, g.held, g.kind, g.requested,
              g.granted, g.missing, g.lost, g.optional_missing, g.parameters, g.reach_hash, g.granted_at, g.alive_at, g.contested, g.marks, t.issued_at,

@@ -42,6 +42,7 @@ TELLING: Mapping[Signal, State] = {
     "authorized": "active", "narrowed": "reauth_required", "refreshed": "active", "scopes_lost": "reauth_required",
     "doubted": "suspect", "left": "reauth_required",
 }  # fmt: skip
+CHECKED: frozenset[State] = frozenset({"active", "suspect", "suspended"})  # in others a check could tell nothing
 CONFIRM_AFTER_S = 600.0  # a terminal answer during an outage is not proof: a second one, this much later, is
 WAITED_S = 60.0
 
@@ -108,6 +109,7 @@ class _Stand:
     generation: int
     token_version: int
     alive_at: datetime
+    came_at: datetime | None  # of one that was never proven alive here: `fences.weigh`
     contested: bool
 
 
@@ -185,14 +187,20 @@ class _Work:
         self._held, self.saves = held, False
         self._stands: dict[tuple[UUID, str | None], _Stand] = {
             (g.connection_id, g.access_profile): _Stand(
-                g.state, g.reason, g.generation, g.token_version, g.alive_at, g.contested
+                g.state,
+                g.reason,
+                g.generation,
+                g.token_version,
+                g.alive_at,
+                g.granted_at if g.alive_at == grants.NEVER else None,
+                g.contested,
             )
             for g in held
         }
         bare = set(self.connections) - {g.connection_id for g in held}
         for id in bare:
             one = self.connections[id]
-            self._stands[id, None] = _Stand(one.state, one.reason, 1, 1, one.created_at, False)
+            self._stands[id, None] = _Stand(one.state, one.reason, 1, 1, one.created_at, None, False)
         self._entries: list[Entry] = []
         self._changed: set[tuple[UUID, str | None]] = set()
         self._asks: dict[tuple[UUID, str], Ask] = {}
@@ -221,8 +229,9 @@ class _Work:
                 return Applied("already")
             heard.add(said)
         weight = weigh(
-            move.fence, generation=stand.generation, token_version=stand.token_version, alive_at=stand.alive_at
-        )
+            move.fence, generation=stand.generation, token_version=stand.token_version, alive_at=stand.alive_at,
+            came_at=stand.came_at,
+        )  # fmt: skip
         if weight == "stale":
             return self._noted(move, stand, "stale")
         stepped = step(stand.state, move.signal)
@@ -286,7 +295,7 @@ class _Work:
         name = (move.connection, move.access_profile)
         if name not in self._stands and move.save is not None and move.signal in ("authorized", "narrowed"):
             created_at = self.connections[move.connection].created_at
-            self._stands[name] = _Stand("pending", None, 0, 0, created_at, False)
+            self._stands[name] = _Stand("pending", None, 0, 0, created_at, None, False)
         return self._stands.get(name)
 
     async def _guarded(self, move: Move, failure: Failure) -> bool:
@@ -308,7 +317,7 @@ class _Work:
         if move.signal in ("revoked", "suspended"):
             stand.contested = True
             self._changed.add((move.connection, move.access_profile))
-        if stand.state in ("active", "suspect", "suspended"):  # else nothing could tell, and a consent is due anyway
+        if stand.state in CHECKED:  # else nothing could tell, and a consent is due anyway
             self._ask(move, "contested", 0.0)
         return self._noted(move, stand, "contested")
 

@@ -51,14 +51,19 @@ SELECT last.seq AS end_seq, last.id AS end_id, EXISTS (SELECT FROM gateway.set_a
   LEFT JOIN LATERAL (SELECT {COLUMNS} FROM gateway.events e
                       WHERE e.signal AND e.seq > $1 AND e.partitions && $2::smallint[] ORDER BY e.seq LIMIT $3) AS e ON true
  ORDER BY e.seq"""  # noqa: S608 - a constant
+# What matched none, by its index; and, since a session says from when on, what was told of the connection as it was before.
+OF_ITS = "e.accounts && ARRAY(SELECT a.account_hash FROM gateway.connection_accounts a WHERE a.connection_id = $2)"
 BEFORE = f"""
+WITH session AS (SELECT max(s.created_at) AS began FROM gateway.connect_sessions s
+                  WHERE s.connection_id = $2 AND s.state = 'completed')
 SELECT {COLUMNS} FROM gateway.events e
- WHERE e.signal AND e.seq < $1 AND (e.connections = '{{}}' OR $2 = ANY (e.connections)) AND e.integration_id = $3
-   AND e.accounts && ARRAY(SELECT a.account_hash FROM gateway.connection_accounts a WHERE a.connection_id = $2)
-   AND e.at >= coalesce((SELECT max(s.created_at) FROM gateway.connect_sessions s
-                          WHERE s.connection_id = $2 AND s.state = 'completed'),
-                        (SELECT gateway.now() - make_interval(secs => $4)))
- ORDER BY e.seq"""  # noqa: S608 - likewise
+ WHERE e.signal AND e.connections = '{{}}' AND e.integration_id = $3 AND e.seq < $1 AND {OF_ITS}
+   AND e.at >= coalesce((SELECT began FROM session), (SELECT gateway.now() - make_interval(secs => $4)))
+ UNION ALL
+SELECT {COLUMNS} FROM gateway.events e
+ WHERE e.signal AND $2 = ANY (e.connections) AND e.integration_id = $3 AND e.seq < $1 AND {OF_ITS}
+   AND e.at >= (SELECT began FROM session)
+ ORDER BY seq"""  # noqa: S608 - likewise
 ACCOUNTS = """SELECT connection_id, account_hash FROM gateway.connection_accounts
                WHERE connection_id = ANY ($1::uuid[]) AND account_hash = ANY ($2::uuid[])"""
 SET_ASIDE = """INSERT INTO gateway.set_aside AS s (event_id, seq, integration_id, type, at, error)
@@ -100,7 +105,7 @@ async def read(db: Db, after: int, partitions: Sequence[int], limit: int) -> Rea
 async def before(db: Db, seq: int, connection: UUID, integration: UUID) -> list[Marked]:
     """What came for its accounts while it was under way (PROTOCOLS 3).
 
-    It matched no connection then, or this one as it was before a reconnect: then it was heard of the former generation.
+    It matched no connection then, or this one as it was before its reconnect, and was heard of the former generation.
     """
     return [_marked(row) for row in await db.fetch(BEFORE, seq, connection, integration, LOOK_BACK_S)]
 

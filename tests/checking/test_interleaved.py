@@ -6,10 +6,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from starlette.responses import JSONResponse
 
 from gateway.checking.asking import Asking
+from gateway.checking.checker import RESUMED_TRIES
+from gateway.connections import transitions
+from gateway.connections.fences import Fence
+from gateway.connections.telling import Because
+from gateway.connections.transitions import Move
 from tests.follower.conftest import Street
 from tests.follower.test_contested import REVOKED, user
+from tests.providers.signal_samples import github_installation
 from tests.web.conftest import problem
 
 Meanwhile = Callable[[Callable[[], Awaitable[object]]], None]
@@ -17,16 +24,16 @@ Meanwhile = Callable[[Callable[[], Awaitable[object]]], None]
 
 @pytest.fixture
 def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
-    """Lets something happen once, between the provider's next answer and what the checker makes of it."""
-    asking, once = Asking.ask, list[Callable[[], Awaitable[object]]]()
+    """Lets something happen once, between the provider's next answer to a probe and what is made of it."""
+    probed, once = Asking._probed, list[Callable[[], Awaitable[object]]]()
 
     async def ask(self: Asking, *what: Any) -> Any:
-        answer = await asking(self, *what)
+        answer = await probed(self, *what)
         while once:
             await once.pop()()
         return answer
 
-    monkeypatch.setattr(Asking, "ask", ask)
+    monkeypatch.setattr(Asking, "_probed", ask)
     return once.append
 
 
@@ -79,3 +86,50 @@ async def test_the_genuine_one_after_a_replayed_one_is_not_answered_by_its_check
     assert await street.moved() == {"acme": {"user": "revoked"}}
     [(_, data)] = await street.events("acme")
     assert data["evidence"]["event"] == (await street.deliveries())[1]
+
+
+async def test_a_refused_access_token_alone_confirms_no_revocation(street: Street) -> None:
+    """A replayed word and a 401 of an access token that is over anyhow (expired, superseded): the refresh token lives."""
+    await user(street)
+    street.github.dead.add("acme user")
+    await contested(street)
+    assert await street.check() == 1
+    assert (await street.read("acme")).json()["access_token"] == "new another"
+    assert (await street.outcomes("acme"))[-1] == ("acquitted", "refuted")
+
+
+@pytest.mark.parametrize("suspended", ["the call", "the minting"])
+async def test_what_is_suspended_confirms_that_it_is(street: Street, suspended: str) -> None:
+    """No time is known: contested; the provider's answer is not one that tells nothing."""
+    await street.connected("acme", "acme", "github", ("installation:957387",), "installation")
+    if suspended == "the call":
+        street.github.how = lambda: JSONResponse({"message": "This installation has been suspended"}, 403)
+    else:
+        street.github.suspended = True
+        street.github.dead.add("acme installation")
+    await street.deliver(github_installation("suspend"))
+    await street.follow()
+    assert await street.check() == 1
+    assert await street.moved() == {"acme": {"installation": "suspended"}}
+    assert await street.checks() == 0
+    await street.deliver(github_installation("unsuspend"))
+    await street.follow()
+    for _ in range(RESUMED_TRIES):  # for a minute it may be late; a replayed word is not asked about for ever
+        assert await street.check() == 1
+        await street.town.pass_s(60)
+    assert (await street.check(), await street.checks()) == (0, 0)
+    assert (await street.grant("acme", "installation")).state == "suspended"
+
+
+async def test_scopes_that_are_lost_meanwhile_leave_nothing_contested(street: Street) -> None:
+    """None leaves in that state: there is nothing to decide, and nobody would."""
+    await user(street)
+    await contested(street)
+    move = Move(
+        connection=street.known["acme"], access_profile="user", signal="scopes_lost", reason="scopes_lost",
+        because=Because(cause="scopes_lost", source="token_answer"), fence=Fence(generation=1),
+    )  # fmt: skip
+    async with street.db.transaction() as tx:
+        await transitions.apply(tx, [move], street.gateway.new_id)
+    grant = await street.grant("acme", "user")
+    assert (grant.state, grant.contested, await street.checks()) == ("reauth_required", False, 0)

@@ -26,7 +26,7 @@ async def user(street: Street) -> None:
 async def test_the_genuine_one_takes_hold_at_once_and_is_confirmed(street: Street) -> None:
     """409 from the follower's commit on; the state, the event and the shredding after one run of the checker."""
     await user(street)
-    street.github.dead.add("acme user")
+    street.github.dead.update({"acme user", "another"})  # "another" refreshes it
     await street.deliver(REVOKED)
     await street.follow()
     told = problem(await street.read("acme"), 409, "checking")
@@ -44,7 +44,7 @@ async def test_the_genuine_one_takes_hold_at_once_and_is_confirmed(street: Stree
 async def test_replayed_after_a_reconnect_it_kills_nothing(street: Street) -> None:
     """GitHub's delivery id is not signed: whoever recorded it sends it again under another. Nobody is told of it."""
     await user(street)
-    street.github.dead.add("acme user")
+    street.github.dead.update({"acme user", "another"})  # "another" refreshes it
     await street.deliver(REVOKED)
     await street.follow()
     await street.check()
@@ -69,7 +69,7 @@ async def test_while_the_provider_cannot_say_it_stays_contested(
 ) -> None:
     """It is asked again after a pause (its own, where it names one, half a minute at the most), and decides then."""
     await user(street)
-    street.github.dead.add("acme user")
+    street.github.dead.update({"acme user", "another"})  # "another" refreshes it
     await street.deliver(REVOKED)
     await street.follow()
     street.github.how = how
