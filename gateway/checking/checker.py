@@ -39,6 +39,7 @@ AT_ONCE = 8  # checks of one provider under way in one process
 BATCH = 64  # claimed at a time
 AGAIN_S, MOST_AGAIN_S = 2.0, 300.0  # after nothing was found out: the first pause, and the longest
 SOON_S = 1.0  # … after it was another one by then
+MOST_DOUBLED = 3  # times that the pause of a canary grows
 RESUMED_TRIES = 6  # a minute: so long a provider may go on saying that what it has lifted is suspended
 MOST_CONTESTED_AGAIN_S = 30.0  # while no token is handed out for it
 
@@ -201,7 +202,9 @@ class Checker:
             )  # fmt: skip
             await rotation.refused(due, "rejected", found.code or REJECTED, self._new_id, again=again)
         # Unless the machine has decided, or has asked anew: not before a second answer proves something.
-        await store.later(self._region.database, check, CONFIRM_AFTER_S, found.code or "dead")
+        # A canary that stays dead is asked seldomer each time: its turns are others', who may be alive.
+        times = 2 ** min(check.tries - 1, MOST_DOUBLED) if check.waits else 1
+        await store.later(self._region.database, check, CONFIRM_AFTER_S * times, found.code or "dead")
         return "dead"
 
     async def _true(self, check: Check, due: Due, found: Found) -> Verdict:

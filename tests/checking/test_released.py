@@ -43,6 +43,7 @@ async def test_by_others_while_all_that_waits_is_dead(street: Street, clock: Fak
     assert await street.check() == 0  # each was asked: not before ten minutes have gone by
     others = await street.connected("other", "acme", "github", ("user:1",), "user")
     for version in range(1, LIMITS.passes + 1):
+        await street.pass_s(clock, LIMITS.canary_s)  # in the place of a canary
         name = (others, "user")
         await street.gateway.refresher.refresh(street.gateway.regions.home, *name, (1, version))
     assert (await condition(street)).degraded_since is None
@@ -54,6 +55,17 @@ async def test_by_others_while_all_that_waits_is_dead(street: Street, clock: Fak
         pass
     assert (await condition(street)).degraded_since is None
     assert (await many.states()) == {"active": LEAST + 1, "reauth_required": len(dead)}
+
+
+async def test_dead_canaries_leave_turns_to_others(street: Street, clock: FakeClock) -> None:
+    """As many as fill every turn until the first is due again: the longer they are dead, the seldomer they are asked."""
+    await tripped(street, LEAST + 21)
+    street.github.how = refused
+    asked = []
+    for _ in range(2 * 1200 // LIMITS.canary_s):
+        await street.pass_s(clock, LIMITS.canary_s)
+        asked.append(await street.check())
+    assert asked.count(0) > len(asked) / 10
 
 
 async def test_calls_of_the_api_do_not_release_a_token_endpoint(street: Street) -> None:
@@ -72,7 +84,7 @@ async def test_one_grant_that_fails_often_makes_nothing_usual(street: Street, cl
     new_id = street.gateway.new_id
     async with street.db.transaction() as tx:
         for _ in range(5000):
-            await tx.execute(conditions.ADD, "github", "refused", "acme", many.ids[0], False)
+            await tx.execute(conditions.ADD, "github", "refused", "acme", many.ids[0])
     await street.pass_s(clock, 700)
     async with street.db.transaction() as tx:
         told = [
