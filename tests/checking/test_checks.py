@@ -57,7 +57,7 @@ async def test_asked_anew_during_a_check_the_answer_decides_nothing(street: Stre
     await street.github.gate.open()
     assert await running == 1
     problem(await street.read("acme"), 409, "checking")
-    street.github.dead.add("acme user")
+    street.github.dead.update({"acme user", "another"})
     assert await street.check() == 1
     assert await street.moved() == {"acme": {"user": "revoked"}}
     assert (street.github.asked("/rate_limit"), await street.checks()) == (2, 0)
@@ -77,7 +77,7 @@ async def test_a_lesser_word_during_a_check_does_not_soften_it(street: Street) -
     await street.github.gate.open()
     await running
     problem(await street.read("acme"), 409, "checking")
-    street.github.dead.add("acme user")
+    street.github.dead.update({"acme user", "another"})
     assert await street.check() == 1
     assert await street.moved() == {"acme": {"user": "revoked"}}
     [(_, told)] = await street.events("acme")
@@ -94,7 +94,7 @@ async def test_a_slow_check_whose_lease_is_over_decides_nothing(street: Street, 
     street.github.holds = False
     assert await second.checkers["default"].run_once() == 1
     assert (await street.read("acme")).status_code == 200
-    street.github.dead.add("acme user")
+    street.github.dead.update({"acme user", "another"})
     await street.github.gate.open()
     await running
     assert await street.moved() == {}
@@ -146,7 +146,7 @@ async def test_what_another_process_has_rotated_meanwhile_is_not_dead(street: St
 async def test_a_probe_that_succeeds_repairs(street: Street) -> None:
     """Suspect at first, for nobody to be told; acquitted later: `repaired` silences whoever listens."""
     await street.connected("acme", "acme", "github", ("user:21031067",), "user", refresh=None)
-    street.github.dead.add("acme user")
+    street.github.dead.update({"acme user", "another"})
     assert await report(street, "acme", "user", 401) == "suspect"
     street.github.dead.clear()
     await street.town.pass_s(600)

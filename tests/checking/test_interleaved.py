@@ -14,6 +14,7 @@ from gateway.checking.checker import RESUMED_TRIES
 from gateway.checking.store import Check
 from gateway.connections import transitions
 from gateway.connections.fences import Fence
+from gateway.connections.machine import Signal
 from gateway.connections.telling import Because
 from gateway.connections.transitions import Move
 from tests.follower.conftest import Street
@@ -125,18 +126,25 @@ async def test_what_is_suspended_confirms_that_it_is(street: Street, suspended: 
     assert (await street.grant("acme", "installation")).state == "suspended"
 
 
-async def test_scopes_that_are_lost_meanwhile_leave_nothing_contested(street: Street) -> None:
-    """None leaves in that state: there is nothing to decide, and nobody would."""
+async def test_scopes_that_are_lost_meanwhile_leave_the_doubt_to_the_next_token(street: Street) -> None:
+    """None leaves in that state, and nothing could tell; a refresh that was under way all the time is asked about."""
     await user(street)
     await contested(street)
-    move = Move(
-        connection=street.known["acme"], access_profile="user", signal="scopes_lost", reason="scopes_lost",
-        because=Because(cause="scopes_lost", source="token_answer"), fence=Fence(generation=1),
-    )  # fmt: skip
-    async with street.db.transaction() as tx:
-        await transitions.apply(tx, [move], street.gateway.new_id)
-    grant = await street.grant("acme", "user")
-    assert (grant.state, grant.contested, await street.checks()) == ("reauth_required", False, 0)
+
+    async def told(signal: Signal) -> tuple[str, bool, int]:
+        move = Move(
+            connection=street.known["acme"], access_profile="user", signal=signal, reason=None, provider="github",
+            because=Because(cause=signal, source="token_answer"), fence=Fence(generation=1),
+        )  # fmt: skip
+        async with street.db.transaction() as tx:
+            await transitions.apply(tx, [move], street.gateway.new_id)
+        grant = await street.grant("acme", "user")
+        return grant.state, grant.contested, await street.checks()
+
+    assert await told("scopes_lost") == ("reauth_required", True, 0)
+    assert await told("refreshed") == ("active", True, 1)
+    assert await street.check() == 1
+    assert ((await street.read("acme")).status_code, await street.checks()) == (200, 0)
 
 
 async def test_a_provider_that_does_not_answer_holds_up_no_others_checks(
