@@ -115,7 +115,8 @@ class Model:
     events: list[tuple[Any, ...]] = field(default_factory=list)  # likewise
     degraded: bool = False
     passed: int = 0
-    failures: list[tuple[float, str, UUID, str, bool]] = field(default_factory=list)
+    tripped_by: str = ""
+    failures: list[tuple[float, str, UUID, str]] = field(default_factory=list)
     pairs: set[tuple[str, str]] = field(default_factory=set)
 
     def grant(self, name: Name) -> Grant | None:
@@ -296,27 +297,28 @@ class Model:
 
     def failed(self, kind: str, tenant: str, connection: UUID, extra: list[tuple[Any, ...]]) -> bool:
         """An answer that would end a grant: does it go onto the provider's condition?"""
-        self.failures.append((self.now, kind, connection, tenant, self.degraded))
         if self.degraded:
             self.passed = 0
             return True
-        recent = [(one, of) for at, its, one, of, _ in self.failures if its == kind and at > self.now - 600]
-        long_ago = [
-            1 for at, its, _, _, guarded in self.failures if its == kind and at <= self.now - 600 and not guarded
-        ]
+        self.failures.append((self.now, kind, connection, tenant))
+        recent = [(one, of) for at, its, one, of in self.failures if its == kind and at > self.now - 600]
+        long_ago = {one for at, its, one, _ in self.failures if its == kind and at <= self.now - 600}
         usual = len(long_ago) / (7 * 24 * 6 - 1)
         if len({one for one, _ in recent}) <= max(5, 5 * usual) or len({of for _, of in recent}) < 3:
             return False
-        self.degraded, self.passed = True, 0
+        self.degraded, self.passed, self.tripped_by = True, 0, kind
         extra.append((None, "degraded", None, None))
         return True
 
-    def found_alive(self) -> None:
-        """A check passed: the third in a row makes the provider well."""
-        if not self.degraded:
+    def found_alive(self, *, renewed: bool) -> None:
+        """A check passed: the third in a row makes the provider well, or any where nothing waits for that."""
+        if not self.degraded or (self.tripped_by == "refused" and not renewed):
             return
+        waits = any(
+            g.check is not None and g.check.waits for one in self.connections.values() for g in one.grants.values()
+        )
         self.passed += 1
-        if self.passed < 3:
+        if self.passed < 3 and waits:
             return
         self.degraded, self.passed = False, 0
         self.events.append((None, "recovered", None, None))

@@ -897,7 +897,7 @@ class Player:
             elif mine:
                 grant.alive_at = max(grant.alive_at, asked.at)
                 model.apply(self._acquits(asked, found, signal))
-            model.found_alive()
+            model.found_alive(renewed=found.answer == "refreshed")
         elif why == "contested":
             if mine and overtaken:
                 later(1.0)
