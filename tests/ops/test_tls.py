@@ -84,7 +84,13 @@ async def test_everything_runs_over_verified_tls(encrypted: Encrypted, tmp_path:
         settings = Settings(
             database_url=SecretStr(encrypted.dsn(database=name)), home=tmp_path, keyring=SecretStr(generate().to_json())
         )
-        assert await migrate.migrate_all(settings) == ["control 0001", "control 0002", "region 0001", "region 0002"]
+        assert await migrate.migrate_all(settings) == [
+            "control 0001",
+            "control 0002",
+            "region 0001",
+            "region 0002",
+            "region 0003",
+        ]
         await migrate.check_all(settings)
         gateway = await Gateway.open(settings, clock)
         try:
