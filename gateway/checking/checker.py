@@ -190,6 +190,9 @@ class Checker:
     async def _dead(self, check: Check, due: Due, found: Found) -> Verdict:
         """The provider's second word, or the only one that there can be."""
         if check.why == "contested":
+            if await conditions.unwell(self._region.database, check.provider):  # which calls everybody's dead
+                await store.later(self._region.database, check, MOST_CONTESTED_AGAIN_S, "provider_degraded")
+                return "undecided"
             return await self._true(check, due, found)
         if found.answer == "no_means":
             await self._drop(check)

@@ -148,6 +148,11 @@ async def well(
                 await append(tx, [event])
 
 
+async def unwell(db: Db, provider: str) -> bool:
+    """Does the guard hold at this provider?"""
+    return bool(await db.fetchval(DEGRADED, provider, False))
+
+
 async def recover(tx: Db, provider: str, since: datetime, event_id: UUID) -> NewEvent:
     """The provider is well: everything that waited for that is checked again."""
     row = await tx.fetchrow(RECOVER, provider)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from gateway.connections import conditions
 from gateway.connections.guard import LIMITS
 from tests.checking.crowd import Crowd, crowd
+from tests.checking.test_checks import REVOKED
 from tests.checking.test_guard import condition
 from tests.clock import FakeClock
 from tests.follower.conftest import Street
 from tests.follower.services import refused
+from tests.web.conftest import problem
 
 LEAST = LIMITS.least
 
@@ -66,6 +68,23 @@ async def test_dead_canaries_leave_turns_to_others(street: Street, clock: FakeCl
         await street.pass_s(clock, LIMITS.canary_s)
         asked.append(await street.check())
     assert asked.count(0) > len(asked) / 10
+
+
+async def test_what_is_contested_waits_for_the_provider_to_be_well(street: Street, clock: FakeClock) -> None:
+    """One that calls everybody's grants dead is no witness: no token leaves meanwhile, and nothing moves."""
+    await street.connected("acme", "acme", "github", ("user:21031067",), "user")
+    await tripped(street, 20)
+    await street.deliver(REVOKED)
+    await street.follow()
+    street.github.dead.update({"acme user", "another"})
+    assert await street.check() >= 1
+    problem(await street.read("acme"), 409, "checking")
+    assert await street.moved() == {}
+    assert await conditions.released(street.db, "github", street.gateway.new_id())
+    await street.pass_s(clock, 60)
+    while await street.check():
+        pass
+    assert await street.moved() == {"acme": {"user": "revoked"}}
 
 
 async def test_calls_of_the_api_do_not_release_a_token_endpoint(street: Street) -> None:

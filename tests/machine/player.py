@@ -898,6 +898,8 @@ class Player:
                 grant.alive_at = max(grant.alive_at, asked.at)
                 model.apply(self._acquits(asked, found, signal))
             model.found_alive(renewed=found.answer == "refreshed")
+        elif why == "contested" and model.degraded:
+            later(30.0)
         elif why == "contested":
             if mine and overtaken:
                 later(1.0)
