@@ -30,8 +30,8 @@ from gateway.clock import Clock
 from gateway.connections import grants, transitions
 from gateway.connections.fences import Fence
 from gateway.connections.machine import Signal
+from gateway.connections.moves import Move
 from gateway.connections.telling import Because
-from gateway.connections.transitions import Move
 from gateway.database import Db
 from gateway.exchange import app_of, facts_of
 from gateway.outbound import Outbound

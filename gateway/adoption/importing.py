@@ -22,9 +22,9 @@ from gateway.adoption.store import Existing, Placed
 from gateway.connections import store as connections
 from gateway.connections import transitions
 from gateway.connections.fences import NAMED_FOR_EVER
+from gateway.connections.moves import Move
 from gateway.connections.states import State
 from gateway.connections.telling import Because, Word
-from gateway.connections.transitions import Move
 from gateway.database import Db
 from gateway.errors import NotFound
 from gateway.regions import Region

@@ -26,9 +26,9 @@ from gateway.checking.store import Check
 from gateway.clock import Clock
 from gateway.connections import conditions, grants, scopes, transitions
 from gateway.connections.fences import Fence
+from gateway.connections.moves import CHECKED, CONFIRM_AFTER_S, Move
 from gateway.connections.states import State
 from gateway.connections.telling import Because
-from gateway.connections.transitions import CHECKED, CONFIRM_AFTER_S, Move
 from gateway.database import Db
 from gateway.loop import ended
 from gateway.regions import Region

@@ -23,9 +23,9 @@ from uuid import UUID
 from gateway.catalog import Catalog
 from gateway.checking.checker import Checker, Verdict
 from gateway.connections import grants, transitions
+from gateway.connections.moves import Hint
 from gateway.connections.states import ACTIONS, ISSUED, State
 from gateway.connections.telling import Because
-from gateway.connections.transitions import Hint
 from gateway.database import Db
 from gateway.errors import Invalid
 from gateway.regions import Region

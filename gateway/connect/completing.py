@@ -25,11 +25,11 @@ from gateway.connections import grants, transitions
 from gateway.connections import store as connections
 from gateway.connections.fences import NAMED_FOR_EVER
 from gateway.connections.grants import Grant, NewTokens
+from gateway.connections.moves import Move
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import ISSUED, State
 from gateway.connections.store import Connection
 from gateway.connections.telling import Because, Word
-from gateway.connections.transitions import Move
 from gateway.database import Db
 from gateway.errors import Conflict, NotFound, SessionOver, Unavailable, WrongCode
 from gateway.regions import Region

@@ -22,11 +22,11 @@ from gateway.connections import grants, transitions
 from gateway.connections import store as connections
 from gateway.connections.fences import NAMED_FOR_EVER
 from gateway.connections.grants import NewTokens
+from gateway.connections.moves import Move, Save
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import State
 from gateway.connections.store import Connection, NewConnection
 from gateway.connections.telling import Because
-from gateway.connections.transitions import Move, Save
 from gateway.database import Db
 from gateway.errors import Conflict
 from gateway.integrations.profiles import AccessProfile

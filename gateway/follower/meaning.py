@@ -16,8 +16,8 @@ from gateway.connections import grants, store
 from gateway.connections.fences import Fence
 from gateway.connections.grants import Grant
 from gateway.connections.machine import Signal as Told
+from gateway.connections.moves import Hint, Move
 from gateway.connections.telling import Because
-from gateway.connections.transitions import Hint, Move
 from gateway.database import Db
 from gateway.follower import store as log
 from gateway.follower.store import Marked

@@ -24,8 +24,8 @@ from gateway.catalog import Catalog
 from gateway.clock import Clock
 from gateway.connections import conditions, grants
 from gateway.connections.grants import Name, Stored
+from gateway.connections.moves import CONFIRM_AFTER_S
 from gateway.connections.states import ISSUED
-from gateway.connections.transitions import CONFIRM_AFTER_S
 from gateway.errors import Problem
 from gateway.outbound import Outbound
 from gateway.regions import Region

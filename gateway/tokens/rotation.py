@@ -21,9 +21,9 @@ from gateway.connections import checks, conditions, grants, scopes, store, trans
 from gateway.connections.checks import Ask
 from gateway.connections.fences import Fence
 from gateway.connections.machine import Signal
+from gateway.connections.moves import CONFIRM_AFTER_S, Applied, Failure, Move, NewId
 from gateway.connections.states import State
 from gateway.connections.telling import Because
-from gateway.connections.transitions import CONFIRM_AFTER_S, Applied, Failure, Move, NewId
 from gateway.ending import closing
 from gateway.integrations.profiles import AccessProfile
 from gateway.outbound import Outbound

@@ -15,8 +15,8 @@ from gateway.checking.store import Check
 from gateway.connections import transitions
 from gateway.connections.fences import Fence
 from gateway.connections.machine import Signal
+from gateway.connections.moves import Move
 from gateway.connections.telling import Because
-from gateway.connections.transitions import Move
 from tests.follower.conftest import Street
 from tests.follower.test_contested import REVOKED, user
 from tests.follower.test_payload_to_event import TEAM

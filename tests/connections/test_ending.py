@@ -13,8 +13,8 @@ from gateway import ids
 from gateway.clock import Clock
 from gateway.connections import grants, transitions
 from gateway.connections.fences import NAMED_FOR_EVER
+from gateway.connections.moves import Move
 from gateway.connections.telling import Because
-from gateway.connections.transitions import Move
 from gateway.ending import tasks
 from gateway.service import Gateway
 from gateway.settings import Settings

@@ -20,8 +20,8 @@ from gateway.clock import Clock
 from gateway.connections import grants, history, transitions
 from gateway.connections.fences import NAMED_FOR_EVER
 from gateway.connections.grants import Grant
+from gateway.connections.moves import Move
 from gateway.connections.telling import Because
-from gateway.connections.transitions import Move
 from gateway.endpoints import store as endpoints
 from gateway.follower.follower import Follower
 from gateway.follower.meaning import Meaning

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.checking import store as checking
-from gateway.connections import guard, history, transitions
+from gateway.connections import guard, history, work
 from gateway.connections.fences import Fence, Weight, weigh
 from gateway.database import Db
 from gateway.stream import consumers
@@ -25,7 +25,7 @@ def _weighing(patch: Patch, lax: Lax) -> None:
         seen = lax(fence, generation, token_version)
         return weigh(seen, generation=generation, token_version=token_version, alive_at=alive_at)
 
-    patch.setattr(transitions, "weigh", fenceless)
+    patch.setattr(work, "weigh", fenceless)
 
 
 def generation(patch: Patch) -> None:

@@ -21,10 +21,10 @@ from gateway.connections import conditions, grants, transitions
 from gateway.connections import store as connections
 from gateway.connections.fences import NAMED_FOR_EVER
 from gateway.connections.grants import NewTokens
+from gateway.connections.moves import Hint, Move
 from gateway.connections.scopes import compared
 from gateway.connections.states import State
 from gateway.connections.telling import Because
-from gateway.connections.transitions import Hint, Move
 from gateway.database import Db
 from gateway.follower.follower import Follower
 from gateway.regions import account_hash

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from gateway.connections import grants
 from gateway.connections.grants import Kind
+from gateway.connections.moves import Save
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import State
-from gateway.connections.transitions import Save
 from gateway.database import Db
 from gateway.regions import Region
 from gateway.vault.tokens import Place
