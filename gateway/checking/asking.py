@@ -62,9 +62,7 @@ class Asking:
         acquits = exchange.facts_of(due.integration).probe_acquits
         if probed.answer == "alive" and acquits:
             return probed
-        if (
-            probed.answer == "dead"
-        ):  # or expired a moment ago, or its successor is on its way: a refresh tells them apart
+        if probed.answer == "dead":  # or over a moment ago, its successor on its way: a refresh tells them apart
             return await self._renewed(due, probed, doubts=check.why != "contested")
         if not self._may_refresh(due):
             return probed
