@@ -119,7 +119,11 @@ class Database:
         async with self.acquire(limit_s) as connection:
             own = cast(Any, connection)
             transaction = own.transaction(isolation=isolation)
-            await transaction.start()
+            try:
+                await transaction.start()
+            except BaseException:  # nobody knows how far that came, and asyncpg would complain of what is left open
+                own.terminate()
+                raise
             try:
                 yield connection
             except (asyncio.CancelledError, TimeoutError):

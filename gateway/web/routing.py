@@ -53,11 +53,11 @@ class NoQuery(Query):
 
 @dataclass(slots=True)  # not frozen, nor is `Sent`: that would treble the cost of making one
 class Call(Generic[BodyT, QueryT]):
-    """One request, validated and allowed. Its repr shows nothing that the client sent but the path."""
+    """One request, validated and allowed. Its repr shows nothing that the client sent."""
 
     body: BodyT = field(repr=False)  # None where the route takes no body
     query: QueryT = field(repr=False)
-    path: Mapping[str, str]  # by the names in the template
+    path: Mapping[str, str] = field(repr=False)  # by the names in the template
     key: ApiKey | None  # who asks; None only where the route is open
     now: datetime
     request_id: str

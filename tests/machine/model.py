@@ -329,7 +329,9 @@ class Model:
                     grant.check.due = self.now + one.id.bytes[14] / 256 * 300
 
     def _key(self, heard: Heard) -> tuple[Any, ...]:
-        return heard.evidence, *heard.name, heard.signal
+        """A signal is heard once for each generation."""
+        grant = self.grant(heard.name)
+        return heard.evidence, *heard.name, heard.signal, 0 if grant is None else grant.generation
 
     def _note(self, heard: Heard, grant: Grant, outcome: str, before: str) -> str:
         if heard.evidence is not None:

@@ -21,9 +21,8 @@ Lax = Callable[[Fence, int, int], Fence]
 
 
 def _weighing(patch: Patch, lax: Lax) -> None:
-    def fenceless(fence: Fence, *, generation: int, token_version: int, alive_at: datetime) -> Weight:
-        seen = lax(fence, generation, token_version)
-        return weigh(seen, generation=generation, token_version=token_version, alive_at=alive_at)
+    def fenceless(fence: Fence, *, generation: int, token_version: int, **times: datetime | None) -> Weight:
+        return weigh(lax(fence, generation, token_version), generation=generation, token_version=token_version, **times)  # type: ignore[arg-type]
 
     patch.setattr(work, "weigh", fenceless)
 
