@@ -92,7 +92,9 @@ async def declare(dsn: str, folder: Path, provider_url: str, *, latency: int, co
 async def dead_provider() -> AsyncIterator[str]:
     """Its API knows no token any more: whoever asks learns that what was said is true."""
 
-    async def refuse(_: web.Request) -> web.Response:
+    async def refuse(request: web.Request) -> web.Response:
+        if request.path.endswith("/token"):  # a check asks there too: an access token alone may just be over
+            return web.json_response({"error": "invalid_grant"}, status=400)
         return web.json_response({"error": "invalid_token"}, status=401)
 
     app = web.Application()
