@@ -44,7 +44,7 @@ class Check:
         return self.connection_id, self.access_profile
 
 
-TAKE = f"""UPDATE gateway.grant_checks k SET lease_until = gateway.now() + make_interval(secs => {LEASE_S}), fence = k.fence + 1,
+TAKE = f"""UPDATE gateway.grant_checks k SET lease_until = gateway.now() + make_interval(secs => {LEASE_S}), fence = nextval('gateway.fences'),
                   tries = k.tries + 1
             WHERE k.lease_until <= gateway.now()"""  # noqa: S608 - a constant
 ONE = f"""{TAKE} AND k.connection_id = $1 AND k.access_profile = $2 AND NOT k.waits AND k.due_at <= gateway.now()

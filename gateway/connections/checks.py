@@ -51,7 +51,7 @@ SELECT i.connection_id, i.access_profile, i.provider, i.why, i.signal, i.reason,
     ON CONFLICT (connection_id, access_profile) DO UPDATE
    SET (provider, why, signal, reason, evidence, occurred_at, asked_at, due_at, waits, lease_until, tries, fence)
      = (SELECT excluded.provider, excluded.why, s.signal, s.reason, s.evidence, s.occurred_at, excluded.asked_at,
-               excluded.due_at, excluded.waits, '-infinity'::timestamptz, 0, k.fence + 1
+               excluded.due_at, excluded.waits, '-infinity'::timestamptz, 0, nextval('gateway.fences')
           FROM (SELECT 1 AS place, k.signal, k.reason, k.evidence, k.occurred_at
                  WHERE (k.why, k.signal) = ('contested', 'revoked') AND excluded.signal IS DISTINCT FROM 'revoked'
                  UNION ALL

@@ -62,7 +62,8 @@ CREATE TABLE gateway.grant_checks (
   tries integer NOT NULL DEFAULT 0,
   last_error text,                    -- a code, never a text of the provider's
   lease_until timestamptz NOT NULL DEFAULT '-infinity',
-  fence bigint NOT NULL DEFAULT 0,
+  -- Of the one sequence: a check that is decided and asked for anew knows no fence of its former life.
+  fence bigint NOT NULL DEFAULT nextval('gateway.fences'),
   PRIMARY KEY (connection_id, access_profile),
   FOREIGN KEY (connection_id, access_profile) REFERENCES gateway.grants ON DELETE CASCADE
 );

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
+from gateway.checking import store
 from gateway.checking.asking import Asking
 from gateway.checking.checker import RESUMED_TRIES
 from gateway.checking.store import Check
@@ -171,3 +172,18 @@ async def test_a_provider_that_does_not_answer_holds_up_no_others_checks(
     assert (await street.moved(), hangs.done()) == ({"globex": {"bot": "revoked"}}, False)
     answers.set()
     assert await hangs == "alive"
+
+
+async def test_a_check_that_is_asked_for_anew_knows_no_fence_of_its_former_life(street: Street) -> None:
+    """Whoever asked for the former one long ago, and has an answer only now, decides nothing of the new one."""
+    await user(street)
+    await contested(street)
+    name = (street.known["acme"], "user")
+    former = await store.one(street.db, *name)
+    assert former is not None
+    await store.done(street.db, former)
+    await contested(street, 1)
+    new = await store.one(street.db, *name)
+    assert new is not None
+    async with street.db.transaction() as tx:
+        assert (await store.holds(tx, former), await store.holds(tx, new)) == (False, True)
