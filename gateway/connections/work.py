@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -113,14 +113,17 @@ class Work:
             return self._noted(move, stand, "guarded")
         return await self._stepped(move, stand, stepped.to)
 
-    def hint(self, hint: Hint, heard: Collection[object]) -> None:
+    def hint(self, hint: Hint, heard: set[object]) -> None:
         """Ask for a check of a grant whose tokens are handed out, or that may be let go on."""
         name = (hint.connection, hint.access_profile)
         stand = self._stands.get(name)
         if stand is None or stand.state not in ("active", "suspect"):
             return
-        if (hint.because.evidence, *name, "hint", stand.generation) in heard:
-            return
+        if hint.because.evidence is not None:
+            said = (hint.because.evidence, *name, "hint", stand.generation)
+            if said in heard:
+                return
+            heard.add(said)
         self._asks.setdefault(name, Ask(
             connection_id=hint.connection, access_profile=hint.access_profile, provider=hint.provider, why=hint.why,
             signal=hint.signal, evidence=hint.because.evidence, reason=hint.because.cause,
