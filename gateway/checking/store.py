@@ -45,27 +45,31 @@ class Check:
 
 
 TAKE = f"""UPDATE gateway.grant_checks k SET lease_until = gateway.now() + make_interval(secs => {LEASE_S}), fence = nextval('gateway.fences'),
-                  tries = k.tries + 1
-            WHERE k.lease_until <= gateway.now()"""  # noqa: S608 - a constant
-ONE = f"""{TAKE} AND k.connection_id = $1 AND k.access_profile = $2 AND NOT k.waits AND k.due_at <= gateway.now()
-          RETURNING {COLUMNS}"""
+                  tries = k.tries + 1"""  # noqa: S608 - a constant
+ONE = f"""{TAKE} WHERE k.lease_until <= gateway.now() AND k.connection_id = $1 AND k.access_profile = $2 AND NOT k.waits
+             AND k.due_at <= gateway.now() RETURNING {COLUMNS}"""
+# Picked first, and once: as a condition of the update the choice may be made anew for each row, and takes more than its limit.
+PICKED = f"""{TAKE} FROM picked p WHERE (k.connection_id, k.access_profile) = (p.connection_id, p.access_profile)
+             AND k.lease_until <= gateway.now() RETURNING {COLUMNS}"""
 # (SELECT gateway.now()): asked once, not for each row, so that what is due later costs nothing.
 # FOR UPDATE SKIP LOCKED: whoever changes the connection holds the row, and will say what comes of it.
-DUE = f"""{TAKE} AND (k.connection_id, k.access_profile) IN (
+DUE = f"""WITH picked AS MATERIALIZED (
             SELECT d.connection_id, d.access_profile FROM gateway.grant_checks d
              WHERE NOT d.waits AND d.due_at <= (SELECT gateway.now()) AND d.lease_until <= (SELECT gateway.now())
                AND d.provider <> ALL ($2::text[])
-             ORDER BY d.due_at LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING {COLUMNS}"""  # noqa: S608 - likewise
+             ORDER BY d.due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+          {PICKED}"""  # noqa: S608 - likewise
 # One that has failed is asked again when it is due: a few that are dead must not be all that is ever asked.
 CANARY = f"""WITH turn AS (
               UPDATE gateway.provider_conditions SET canary_at = gateway.now() + make_interval(secs => $1)
-               WHERE degraded_since IS NOT NULL AND canary_at <= gateway.now() RETURNING provider)
-            {TAKE} AND (k.connection_id, k.access_profile) IN (
+               WHERE degraded_since IS NOT NULL AND canary_at <= gateway.now() RETURNING provider),
+            picked AS MATERIALIZED (
               SELECT d.connection_id, d.access_profile FROM turn CROSS JOIN LATERAL (
                 SELECT connection_id, access_profile FROM gateway.grant_checks d
                  WHERE d.provider = turn.provider AND d.waits AND d.lease_until <= gateway.now()
                    AND (d.tries = 0 OR d.due_at <= gateway.now())
-                 ORDER BY d.due_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS d) RETURNING {COLUMNS}"""  # noqa: S608 - likewise
+                 ORDER BY d.due_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS d)
+            {PICKED}"""  # noqa: S608 - likewise
 RENEW = f"""UPDATE gateway.grant_checks SET lease_until = gateway.now() + make_interval(secs => {LEASE_S})
              WHERE connection_id = $1 AND access_profile = $2 AND fence = $3 RETURNING true"""  # noqa: S608 - a constant
 HOLDS = (
