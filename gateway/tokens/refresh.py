@@ -44,8 +44,7 @@ RENEWED = ISSUED | {"suspended"}  # a check may renew what the provider paused: 
 CLOSE_S = 2.0  # how long the end of the process waits for what is under way
 
 Seen = tuple[int, int]  # generation and token version
-# overtaken: somebody else was quicker, or it is not to be refreshed any more; refused: the provider calls it dead;
-# guarded: so it does of everybody's; odd: an answer that is none of the provider's.
+# overtaken: somebody else was quicker, or it is not to be refreshed any more; refused: the provider calls it dead.
 Outcome = Literal["refreshed", "overtaken", "refused"]
 
 log = structlog.get_logger(__name__)
