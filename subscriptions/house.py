@@ -7,10 +7,7 @@ import random
 from collections.abc import Sequence
 
 from gateway.catalog import Integration
-from gateway.connections.grants import Name
-from gateway.regions import Region
 from gateway.service import Gateway
-from gateway.tokens.refresh import Outcome, Refresher, Seen
 from gateway.web.routing import Route
 from subscriptions.hours import QuietHours
 from subscriptions.renewal import Renewal
@@ -19,15 +16,9 @@ from subscriptions.scheduler import Scheduler
 _chance = random.SystemRandom().random
 
 
-class _Renewing:
-    def __init__(self, refresher: Refresher) -> None:
-        self._refresher = refresher
-
-    async def renew(self, region: Region, name: Name, seen: Seen) -> Outcome:
-        return await self._refresher.attempt(region, name, seen, doubts=True)
-
-
 class _Anything:
+    """Until the breakers are merged: there is room."""
+
     def room(self, integration: Integration, kind: str) -> int:
         return 1000
 
@@ -41,7 +32,7 @@ class House:
         self.schedulers = {
             region.name: Scheduler(
                 region, gateway.catalog,
-                Renewal(region, _Renewing(gateway.refresher), QuietHours(gateway.clock), _chance, gateway.draining),
+                Renewal(region, gateway.refresher, QuietHours(gateway.clock), _chance, gateway.draining),
                 _Anything(), at_once, gateway.draining,
             )
             for region in gateway.regions
