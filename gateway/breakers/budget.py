@@ -12,8 +12,9 @@ from __future__ import annotations
 BURST_S = 1.0
 USERS_SHARE = 0.2
 RETRY_SHARE = 0.2  # of calls may be retries …
-RETRY_FLOOR = 1.0  # … and one a second in any case, of all processes together
-RETRY_BURST = 5.0
+RETRY_FLOOR = 2.0  # … and two a second in any case, of all processes together
+RETRY_BURST = 10.0
+TINY = 1e-9  # what adding fractions loses
 
 
 class Budget:
@@ -45,11 +46,8 @@ class Budget:
 
         `again`: the last try of the same failed.
         """
-        self._refill(now)
-        if again and self._retries < 1 - 1e-9:
-            return None
-        wait_s = max(0.0, (1 - self._left) / self.rate)
-        if wait_s > (0.0 if ahead else most_wait_s) or (ahead and self.ahead(now) < 1):
+        wait_s = self.back_in_s(now, ahead=ahead, again=again)
+        if wait_s > (0.0 if ahead else most_wait_s):
             return None
         self._left -= 1
         self._retries = self._retries - 1 if again else min(RETRY_BURST, self._retries + RETRY_SHARE)
@@ -58,21 +56,24 @@ class Budget:
     def ahead(self, now: float) -> int:
         """How many calls ahead of time may go now."""
         self._refill(now)
-        kept = self.holds * USERS_SHARE if self.holds > 1 else 0.0
-        return max(0, int(self._left - kept + 1e-9))
+        return max(0, int(self._left - self._kept + TINY))
 
     def back_in_s(self, now: float, *, ahead: bool = False, again: bool = False) -> float:
-        """When there will be a token for such a call, in seconds."""
+        """When such a call may go, in seconds."""
         self._refill(now)
-        kept = self.holds * USERS_SHARE if ahead and self.holds > 1 else 0.0
-        token_s = (1 + kept - self._left) / self.rate
-        retry_s = (1 - self._retries) / (RETRY_FLOOR / self._live) if again else 0.0
+        token_s = (1 + (self._kept if ahead else 0) - self._left - TINY) / self.rate
+        retry_s = (1 - self._retries - TINY) / (RETRY_FLOOR / self._live) if again else 0.0
         return max(0.0, token_s, retry_s)
 
     def left(self, now: float) -> float:
         """Calls that may go at once."""
         self._refill(now)
         return max(0.0, self._left)
+
+    @property
+    def _kept(self) -> float:
+        """For users. A bucket that holds one call is everybody's."""
+        return self.holds * USERS_SHARE if self.holds > 1 else 0.0
 
     def _refill(self, now: float) -> None:
         passed_s = max(0.0, now - self._at)

@@ -14,12 +14,12 @@ from uuid import UUID
 from gateway.breakers.breaker import Trouble, Turn
 from gateway.breakers.ways import Kind, Way
 from gateway.database import Db
+from gateway.processes import SILENT_S
 
 CHANNEL = "posthouse_breakers"
 TURN_S = (
     30.0  # a canary that says nothing by then (its process was killed) leaves its turn; calls have shorter deadlines
 )
-ALIVE_S = 30.0  # a process that was not seen for so long is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ ALL = f"SELECT {COLUMNS} FROM gateway.breakers b ORDER BY b.since, b.scope"  # n
 LOOK = f"""
 SELECT n.live, n.guarded, n.turns, {COLUMNS}
   FROM (SELECT (SELECT count(*) FROM gateway.processes
-                 WHERE seen_at > gateway.now() - make_interval(secs => {ALIVE_S})) AS live,
+                 WHERE seen_at > gateway.now() - make_interval(secs => {SILENT_S})) AS live,
                coalesce(g.names, '{{}}') AS guarded, coalesce(g.turns, '{{}}') AS turns
           FROM (SELECT array_agg(c.provider) AS names,
                        array_agg(extract(epoch FROM c.canary_at - gateway.now())::float8) AS turns

@@ -24,7 +24,6 @@ from gateway.stream.append import NewEvent, append
 ErrorClass = Literal["refused", "rejected", "odd"]
 
 EVENT_WINDOW_S = 3600
-RECHECK_SPREAD_S = 300.0  # over which connections are checked again when a provider is well
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,7 @@ WORSE = "UPDATE gateway.provider_conditions SET failures = failures + 1, passed 
 DEGRADED = """SELECT true FROM gateway.provider_conditions WHERE provider = $1 AND degraded_since IS NOT NULL
                  AND (NOT $2 OR canary_at <= gateway.now())"""
 WAITING = "SELECT EXISTS (SELECT FROM gateway.grant_checks WHERE provider = $1 AND waits)"
+HOW_MANY = "SELECT count(*) FROM gateway.grant_checks WHERE provider = $1 AND waits"
 PASS = "UPDATE gateway.provider_conditions SET passed = passed + 1 WHERE provider = $1"
 TURN = """UPDATE gateway.provider_conditions SET canary_at = gateway.now() + make_interval(secs => $2)
            WHERE provider = $1 AND degraded_since IS NOT NULL AND canary_at <= gateway.now() + make_interval(secs => $2 / 2)
@@ -171,7 +171,7 @@ async def recover(tx: Db, provider: str, since: datetime, event_id: UUID) -> New
     row = await tx.fetchrow(RECOVER, provider)
     assert row is not None
     await tx.execute(TELL)
-    await checks.release(tx, provider, RECHECK_SPREAD_S)
+    await checks.release(tx, provider, guard.spread_s(await tx.fetchval(HOW_MANY, provider)))
     return event("recovered", provider, event_id, row["at"], {"since": since, "failures": row["failures"]})
 
 

@@ -125,7 +125,7 @@ async def fields(database: Database, keyring: Keyring, clock: FakeClock, setting
         for wanted in WANTED.values():
             await store.create(tx, keyring, wanted, clock.now(), by="file")
     await Upkeep(database, 7).ready()
-    return Field(database, keyring, clock, settings)
+    return Field(database, keyring, clock, settings.model_copy(update={"calls_per_s": 50.0}))
 
 
 @pytest.fixture

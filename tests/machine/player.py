@@ -43,6 +43,7 @@ Name = tuple[UUID, str]
 SAYS = ("revoked", "revoked", "revoked", "suspended", "suspended", "resumed", "resumed", "scopes_changed", "doubtful")
 KNOWS = ("time", "nothing", "token", "time", "nothing", "final")
 SKEWS = (0, -60, 60, 30, -30, 0)
+CANARY_S = 5  # between canaries
 WAITS = (1, 30, 60, 61, 90, 180, 601, 660)
 AGES = (0, 0, 30, 61)
 INSERT = """
@@ -494,7 +495,7 @@ class Player:
         for tenant, id in strangers:
             self.model.failed(kind, tenant, id, self.model.events)
         if self.model.degraded and not was:
-            self.canary_at = self.model.now + 30
+            self.canary_at = self.model.now + CANARY_S
         return True
 
     # -- the follower ----------------------------------------------------------------------------------------------
@@ -720,7 +721,8 @@ class Player:
         again = state == "suspect" and reason == REFUSED and asked.at - since >= CONFIRM_S
         self.world.database.dies = dies
         try:
-            await rotation.refused(asked.due, "refused", "invalid_grant", self.world.new_id, again=again)
+            verdict: rotation.Verdict = "again" if again else "first"
+            await rotation.refused(asked.due, "refused", "invalid_grant", self.world.new_id, verdict=verdict)
         except Died:
             return "died"
         was = self.model.degraded
@@ -729,7 +731,7 @@ class Player:
             failure="refused", again=True,
         )])  # fmt: skip
         if self.model.degraded and not was:
-            self.canary_at = self.model.now + 30
+            self.canary_at = self.model.now + CANARY_S
         return "overtaken" if outcome in ("stale", "absent") else "refused"
 
     async def act_ran_out(self, x: int, y: int, z: int) -> bool:
