@@ -145,6 +145,25 @@ REFRESHES = Counter(
     ("integration", "outcome"),
     registry=REGISTRY,
 )
+SPOOL_ENTRIES = Gauge(
+    "posthouse_spool_entries",
+    "Token sets that came and could not be written, in this process's spool: its own and those of dead processes.",
+    registry=REGISTRY,
+)
+SPOOL_OLDEST = Gauge(
+    "posthouse_spool_oldest_seconds", "Age of the oldest of them, in seconds; 0 when there is none.", registry=REGISTRY
+)
+SPOOL_FAILURES = Counter(
+    "posthouse_spool_failures_total",
+    "Token sets that could not be put into the spool either: they are in one process's memory, and nowhere else.",
+    registry=REGISTRY,
+)
+SPOOL_DRAINED = Counter(
+    "posthouse_spool_drained_total",
+    "Token sets that left the spool, by outcome: written, overtaken (another one is there, or the connection ended).",
+    ("outcome",),
+    registry=REGISTRY,
+)
 
 # Connecting accounts.
 CONNECTS = Counter(

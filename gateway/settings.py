@@ -27,6 +27,11 @@ class Settings(BaseSettings):
         None, description="a database of its own for control; unset: the region's"
     )
     home: Path = Field(Path("posthouse-data"), description="folder of `posthouse up`: embedded database, keyring")
+    spool_dir: Path | None = Field(
+        None,
+        description="folder for token sets that came while the database was away: on a volume that outlives the process; "
+        "unset: `spool` in the home folder",
+    )
     keyring_file: Path | None = Field(None, description="keyring file; unset: `keyring.json` in the home folder")
     keyring: SecretStr | None = Field(None, description="the keyring itself, instead of a file")
 
