@@ -169,6 +169,11 @@ class Settings(BaseSettings):
         return self.key_backend == "transit" or self.token_store == "kv"
 
     @property
+    def spool_folder(self) -> Path:
+        """Where token sets lie that could not be written."""
+        return self.spool_dir or self.home / "spool"
+
+    @property
     def control_url(self) -> SecretStr | None:
         """The control database: its own, or the region's."""
         return self.control_database_url or self.database_url

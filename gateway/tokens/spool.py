@@ -28,7 +28,6 @@ from uuid import UUID
 import structlog
 
 from gateway import ids, metrics
-from gateway.settings import Settings
 from gateway.tokens import spooled
 from gateway.tokens.spooled import Entry, Unreadable
 from gateway.vault.keyring import Keyring
@@ -38,11 +37,6 @@ LOCK = re.compile(r"([0-9a-f]{32})\.lock")
 ASIDE = "set-aside"
 
 log = structlog.get_logger(__name__)
-
-
-def folder(settings: Settings) -> Path:
-    """Where it is, or would be."""
-    return settings.spool_dir or settings.home / "spool"
 
 
 @dataclass(frozen=True, slots=True)
