@@ -46,6 +46,9 @@ class Waiting:
     entries: int
     oldest: datetime | None  # when the oldest came, by the clock of the process that got it
 
+    def age_s(self, now: datetime) -> float:
+        return 0.0 if self.oldest is None else max(0.0, (now - self.oldest).total_seconds())
+
 
 class Spool:
     """The spool as one process sees it. Nothing here raises for a disk that refuses: the token set is in memory still."""
@@ -55,7 +58,6 @@ class Spool:
         self._folder, self._keyrings, self._process = folder, keyrings, process.hex
         self._locks: dict[str, int] = {}  # by process, our own and dead ones': open files, locked
         self._turn = Lock()  # of threads that look at the folder
-        self.wake = asyncio.Event()  # there is something to write
 
     async def open(self) -> None:
         """Make the folder, and hold this process's lock. One that cannot be is an error in the log; `doctor` says more."""
@@ -67,10 +69,7 @@ class Spool:
 
     async def put(self, entry: Entry) -> str | None:
         """Write it down, on the disk; its name for `remove`, or None where that failed (said in the log and a metric)."""
-        name = await asyncio.to_thread(self._put, entry)
-        if name is not None:
-            self.wake.set()
-        return name
+        return await asyncio.to_thread(self._put, entry)
 
     async def remove(self, name: str) -> None:
         """It is written where it belongs, or is of no use any more."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -37,7 +37,9 @@ class Entry:
     tokens: TokenSet = field(repr=False)
     refresh_token: str | None = field(repr=False)  # that goes with it: the new one, or the old one where none came
     came_at: datetime  # by the wall clock of the process that asked
-    came_by_database: datetime | None  # … by the region's clock, as far as that was known
+    came_by_database: datetime  # … by the region's clock, reckoned from when the lease was given
+    holder: UUID  # the process that asked
+    fence: int  # of the lease that it asked under
     asked_s: float  # how long before that it was asked for
 
     @property
@@ -45,24 +47,23 @@ class Entry:
         """Its grant."""
         return self.place.connection, self.place.profile
 
-    def waited_s(self, now: datetime, now_by_database: datetime | None) -> float:
-        """How long ago it came: by the region's clock where that is known at both ends, and never less than nothing."""
-        if self.came_by_database is not None and now_by_database is not None:
-            return max(0.0, (now_by_database - self.came_by_database).total_seconds())
-        return max(0.0, (now - self.came_at).total_seconds())
+    def waited_s(self, now_by_database: datetime) -> float:
+        """How long ago it came, and never less than nothing. Processes' clocks do not agree, so they are not asked."""
+        return max(0.0, (now_by_database - self.came_by_database).total_seconds())
 
 
-def entry_of(due: Due, fresh: Fresh, waited_s: float, now: datetime, now_by_database: datetime | None = None) -> Entry:
-    """What came for `due` some `waited_s` before `now`."""
-    grant, waited = due.stored.grant, timedelta(seconds=waited_s)
+def entry_of(
+    due: Due, fresh: Fresh, *, holder: UUID, fence: int, came_at: datetime, came_by_database: datetime
+) -> Entry:
+    """What came for `due`, under the lease with this fence."""
+    grant = due.stored.grant
     place = Place(
         due.region.name, due.stored.tenant, grant.connection_id, grant.access_profile, grant.generation,
         grant.token_version,
     )  # fmt: skip
     return Entry(
         place=place, integration_id=due.stored.integration_id, tokens=fresh.tokens, refresh_token=fresh.refresh_token,
-        came_at=now - waited, came_by_database=None if now_by_database is None else now_by_database - waited,
-        asked_s=fresh.asked_s,
+        came_at=came_at, came_by_database=came_by_database, asked_s=fresh.asked_s, holder=holder, fence=fence,
     )  # fmt: skip
 
 
@@ -82,6 +83,8 @@ def written(entry: Entry, keyring: Keyring) -> bytes:
         "came_at": entry.came_at,
         "came_by_database": entry.came_by_database,
         "asked_s": entry.asked_s,
+        "holder": entry.holder,
+        "fence": entry.fence,
     }
     # `default`: asyncpg's UUIDs are a class of their own.
     sealed = keyring.seal(orjson.dumps(told, default=str), entry.place.aad("spool"))
@@ -120,13 +123,13 @@ def _place(file: bytes) -> tuple[Place, bytes]:
 
 
 def _entry(place: Place, told: Mapping[str, Any]) -> Entry:
-    scopes, by_database = told["scopes"], told["came_by_database"]
+    scopes = told["scopes"]
     tokens = TokenSet(
         **{name: told[name] for name in OF_TOKENS}, refresh_token=told["rotated_refresh_token"],
         scopes=None if scopes is None else frozenset(scopes),
     )  # fmt: skip
     return Entry(
         place=place, integration_id=UUID(told["integration_id"]), tokens=tokens, refresh_token=told["refresh_token"],
-        came_at=datetime.fromisoformat(told["came_at"]),
-        came_by_database=None if by_database is None else datetime.fromisoformat(by_database), asked_s=told["asked_s"],
+        came_at=datetime.fromisoformat(told["came_at"]), came_by_database=datetime.fromisoformat(told["came_by_database"]),
+        asked_s=told["asked_s"], holder=UUID(told["holder"]), fence=told["fence"],
     )  # fmt: skip
