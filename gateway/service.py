@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import UUID
 
-from gateway import ids, metrics, processes, restored
+from gateway import ids, metrics, processes, restored, traffic
 from gateway.breakers.breakers import Breakers
 from gateway.catalog import Catalog
 from gateway.checking.asking import Asking
@@ -182,6 +182,7 @@ class Gateway:
                 asyncio.create_task(every(expiring.EVERY_S, self.expiring(r).run_once, name="expiring"))
                 for r in self.regions
             ),
+            *(asyncio.create_task(every(traffic.EVERY_S, r.traffic.run_once, name="traffic")) for r in self.regions),
         ]
         if self.bao is not None:
             self._loops.append(asyncio.create_task(every(openbao.RENEW_EVERY_S, self.bao.run_once, name="openbao")))
@@ -219,6 +220,8 @@ class Gateway:
     async def _write_notes(self) -> None:
         try:
             await self.write_refusals()
+            for region in self.regions:
+                await region.traffic.run_once()
             await holders.leave(self.control, self._process)
         except (Unavailable, AttributeError, *AWAY):
             pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages

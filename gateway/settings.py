@@ -62,6 +62,9 @@ class Settings(BaseSettings):
         le=365,
         description="how long ahead `connection.expiring_soon` says that only a reconnect keeps a connection",
     )
+    renewals_at_once: int = Field(
+        64, ge=1, le=1000, description="connections whose tokens a process renews ahead at the same time"
+    )
     spool_grace_s: float = Field(
         900.0, ge=0, le=24 * 3600,
         description="how long the tokens of a process that fell silent may lie in its spool: nobody spends theirs meanwhile",

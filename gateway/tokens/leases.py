@@ -15,7 +15,9 @@ from gateway.connections.grants import Name
 from gateway.database import Db
 from gateway.processes import SILENT_S
 
-LEASE_S = 30
+LEASE_S = (
+    16  # a call's deadline, what comes before it, and a margin; shorter than a reader waits: he outlives a dead winner
+)
 CHANNEL = "posthouse_refreshes"  # the payload is the connection
 
 Phase = Literal["claimed", "sent", "lost", "failed"]

@@ -63,7 +63,7 @@ from providers.errors import (
 WAIT_S = 20.0  # how long a reader waits for a refresh that goes on
 BROKEN_S = 60.0  # how long an integration is left alone whose set-up the provider refuses
 SUSPENDED_S = 60.0  # … and a grant that the provider has paused
-MARGIN_S = 5.0  # a call is cut so long before its lease ends
+MARGIN_S = 3.0  # a call is cut so long before its lease ends
 POLLS_S = (0.5, 1.0, 2.0, 4.0)  # looks of a process that waits for another's, behind a notice that is lost
 KEEP_PAUSES_S = (0.1, 0.5, 2.0, 5.0)  # between attempts to write what came
 RENEWED = ISSUED | {"suspended"}  # a check may renew what the provider paused: it says whether that is lifted
