@@ -369,6 +369,10 @@ class Refresher:
             waited_s = self._clock.monotonic() - fresh.at
             try:
                 written = await rotation.keep(due, fresh, waited_s, self.new_id, known, fence=lease.fence)
+            except asyncio.CancelledError:  # the process ends, and this is in its memory alone
+                if spooled is None:
+                    await self._spool.put(self._entry(due, lease, fresh))
+                raise
             except Exception as error:
                 attempt += 1
                 metrics.REFRESHES.labels(due.integration.name, "unwritten").inc()

@@ -11,7 +11,7 @@ from gateway.connections.grants import Name
 from gateway.database import Database
 from gateway.tokens import leases, rotation
 from gateway.tokens.leases import LEASE_S, Lease, NotNow
-from gateway.tokens.rotation import Due, Fresh
+from gateway.tokens.rotation import Due, Fresh, Known
 from providers.oauth import TokenSet
 from tests.tokens.conftest import Account
 
@@ -45,6 +45,9 @@ async def due(account: Account) -> Due:
     integration = account.town.gateway.catalog.integration_by_id(stored.integration_id)
     assert integration is not None
     return Due(account.town.gateway.regions.home, integration, stored)
+
+
+KNOWN = Known(marks=(), fingerprint=None, source="refresh", holder=A)
 
 
 def fresh(text: str) -> Fresh:
@@ -84,7 +87,7 @@ async def test_a_holder_that_lost_its_lease_cannot_write(account: Account, db: D
     assert (second.is_again, await leases.sent(db, second)) == (True, True)
     new_id = account.town.gateway.new_id
     with pytest.raises(NotNow):
-        await rotation.keep(looked, fresh("first"), 0.0, new_id, fence=first.fence)
+        await rotation.keep(looked, fresh("first"), 0.0, new_id, KNOWN, fence=first.fence)
     with pytest.raises(NotNow):  # nor does its refusal count
         await rotation.refused(looked, "refused", "invalid_grant", new_id, fence=first.fence)
     async with db.transaction() as tx:
@@ -92,8 +95,8 @@ async def test_a_holder_that_lost_its_lease_cannot_write(account: Account, db: D
     still = await leases.look(db, name)
     assert still is not None
     assert (still.fence, still.phase) == (second.fence, "sent")
-    assert await rotation.keep(looked, fresh("second"), 0.0, new_id, fence=second.fence)
-    assert not await rotation.keep(looked, fresh("first"), 0.0, new_id, fence=first.fence)
+    assert await rotation.keep(looked, fresh("second"), 0.0, new_id, KNOWN, fence=second.fence)
+    assert not await rotation.keep(looked, fresh("first"), 0.0, new_id, KNOWN, fence=first.fence)
     assert (await account.read()).json()["access_token"] == "second"
     assert await leases.look(db, name) is None
 
@@ -108,7 +111,7 @@ async def test_what_came_is_written_where_the_other_gave_up(account: Account, db
     await leases.sent(db, second)
     async with db.transaction() as tx:
         await leases.failed(tx, second, "lost", "answer_lost", 20.0)
-    assert await rotation.keep(looked, fresh("first"), 0.0, account.town.gateway.new_id, fence=first.fence)
+    assert await rotation.keep(looked, fresh("first"), 0.0, account.town.gateway.new_id, KNOWN, fence=first.fence)
     assert (await account.read()).json()["access_token"] == "first"
 
 
@@ -118,7 +121,7 @@ async def test_a_claim_that_was_not_sent_loses_its_row_to_who_writes(
     """It would spend a token that is superseded; its mark finds no row, so nothing leaves."""
     looked = await due(account)
     claim = await held(db, name, B)
-    assert await rotation.keep(looked, fresh("of another"), 0.0, account.town.gateway.new_id)
+    assert await rotation.keep(looked, fresh("of another"), 0.0, account.town.gateway.new_id, KNOWN, fence=None)
     assert not await leases.sent(db, claim)
 
 
