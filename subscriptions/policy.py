@@ -88,8 +88,12 @@ def plan(grant: Grant, now: float, hours: Sequence[float] = EVEN) -> Plan:
         return Plan(math.inf, "nothing", "cannot_renew")
     if grant.ends_at is not None and grant.expires_at is not None and grant.expires_at >= grant.ends_at:
         return Plan(math.inf, "nothing", "hard_end")
-    ahead, kept = _ahead(grant, now, hours), _kept(grant, now, hours)
-    first = kept if kept is not None and kept.at < ahead.at else ahead
+    first = _ahead(grant, now, hours)
+    if grant.keep_by is not None:
+        window = _kept(grant, grant.keep_by)
+        if window[0] < first.at:  # else it is not the first, whatever its moment
+            at = moment(window, grant.chance, hours)
+            first = first if first.at <= at else Plan(at, "renew", "keep_alive", window)
     if first.act == "renew" and grant.again_at is not None and grant.again_at > max(now, first.at):
         return Plan(grant.again_at, "renew", "backing_off", first.window)
     return first
@@ -121,16 +125,10 @@ def _ahead(grant: Grant, now: float, hours: Sequence[float]) -> Plan:
     return Plan(moment(window, grant.chance, hours), "renew", reason, window)
 
 
-def _kept(grant: Grant, now: float, hours: Sequence[float]) -> Plan | None:
-    """The last moment for whoever uses it, and for whoever does not."""
-    if grant.keep_by is None:
-        return None
-    idle_s = max(grant.keep_by - (grant.issued_at if grant.kept_since is None else grant.kept_since), 1.0)
-    window = (
-        grant.keep_by - min(KEEP_SHARE * idle_s, MOST_KEEP_S),
-        grant.keep_by - min(KEEP_MARGIN_SHARE * idle_s, MOST_KEEP_MARGIN_S),
-    )
-    return Plan(moment(window, grant.chance, hours), "renew", "keep_alive", window)
+def _kept(grant: Grant, keep_by: float) -> tuple[float, float]:
+    """The last window for whoever uses it, and for whoever does not."""
+    idle_s = max(keep_by - (grant.issued_at if grant.kept_since is None else grant.kept_since), 1.0)
+    return keep_by - min(KEEP_SHARE * idle_s, MOST_KEEP_S), keep_by - min(KEEP_MARGIN_SHARE * idle_s, MOST_KEEP_MARGIN_S)
 
 
 def _used_s(life_s: float) -> float:
@@ -142,8 +140,8 @@ def moment(window: tuple[float, float], chance: float, hours: Sequence[float] = 
     start, end = window
     if end - start <= HOUR_S or hours is EVEN:  # within an hour there is nothing to choose
         return start + chance * (end - start)
-    sought = chance * _weighed(start, end, hours)
-    at = start
+    days, sought = divmod(chance * _weighed(start, end, hours), DAY_S)  # a whole day's weight is a day: the mean is 1
+    at = start + days * DAY_S
     while True:
         step = min(_next_hour(at), end)
         weight = hours[int(at // HOUR_S) % 24]
