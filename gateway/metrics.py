@@ -145,6 +145,23 @@ REFRESHES = Counter(
     ("integration", "outcome"),
     registry=REGISTRY,
 )
+RENEWALS = Counter(
+    "posthouse_renewals_total",
+    "Connections whose renewal was due, by outcome: renewed, overtaken (somebody else was quicker), refused (the provider calls "
+    "a grant dead), failed (no answer; tried again), planned (nothing was due yet), given_back (the process ended); and by "
+    "the reason of the plan.",
+    ("integration", "outcome", "reason"),
+    registry=REGISTRY,
+)
+RENEWAL_LAG = Gauge(
+    "posthouse_renewal_lag_seconds",
+    "How long the tenant has waited whose turn of being renewed came first, in seconds; 0 when nobody waits.",
+    ("region",),
+    registry=REGISTRY,
+)
+RENEWALS_UNDER_WAY = Gauge(
+    "posthouse_renewals_under_way", "Connections that this process is renewing now.", ("region",), registry=REGISTRY
+)
 
 # Connecting accounts.
 CONNECTS = Counter(
