@@ -145,6 +145,32 @@ REFRESHES = Counter(
     ("integration", "outcome"),
     registry=REGISTRY,
 )
+REUSE = Counter(
+    "posthouse_refresh_token_reuse_total",
+    "Refresh tokens that somebody else showed to have, once a token, by kind: refused_current, superseded_import, "
+    "provider_reported.",
+    ("integration", "kind"),
+    registry=REGISTRY,
+)
+SPOOL_ENTRIES = Gauge(
+    "posthouse_spool_entries",
+    "Token sets that came and could not be written, in this process's spool: its own and those of dead processes.",
+    registry=REGISTRY,
+)
+SPOOL_OLDEST = Gauge(
+    "posthouse_spool_oldest_seconds", "Age of the oldest of them, in seconds; 0 when there is none.", registry=REGISTRY
+)
+SPOOL_FAILURES = Counter(
+    "posthouse_spool_failures_total",
+    "Token sets that could not be put into the spool either: they are in one process's memory, and nowhere else.",
+    registry=REGISTRY,
+)
+SPOOL_DRAINED = Counter(
+    "posthouse_spool_drained_total",
+    "Token sets that left the spool, by outcome: written, overtaken (another one is there, or the connection ended).",
+    ("outcome",),
+    registry=REGISTRY,
+)
 RENEWALS = Counter(
     "posthouse_renewals_total",
     "Connections whose renewal was due, by outcome: renewed, overtaken (somebody else was quicker), refused (the provider calls "

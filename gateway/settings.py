@@ -27,6 +27,11 @@ class Settings(BaseSettings):
         None, description="a database of its own for control; unset: the region's"
     )
     home: Path = Field(Path("posthouse-data"), description="folder of `posthouse up`: embedded database, keyring")
+    spool_dir: Path | None = Field(
+        None,
+        description="folder for token sets that came while the database was away: on a volume that outlives the process; "
+        "unset: `spool` in the home folder",
+    )
     keyring_file: Path | None = Field(None, description="keyring file; unset: `keyring.json` in the home folder")
     keyring: SecretStr | None = Field(None, description="the keyring itself, instead of a file")
 
@@ -169,6 +174,11 @@ class Settings(BaseSettings):
     def uses_vault(self) -> bool:
         """Some of this deployment's keys or tokens are kept in Vault / OpenBao."""
         return self.key_backend == "transit" or self.token_store == "kv"
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where token sets lie that could not be written."""
+        return self.spool_dir or self.home / "spool"
 
     @property
     def control_url(self) -> SecretStr | None:

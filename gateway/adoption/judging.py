@@ -15,6 +15,7 @@ from uuid import UUID
 
 from gateway.adoption.lines import Line, LineRefused, TokenLine
 from gateway.catalog import Integration
+from gateway.connections.rotations import fingerprint
 from gateway.connections.scopes import Ledger, compared
 from gateway.exchange import facts_of, marks, minted_for
 from gateway.regions import account_hash, reach_hash, subject_hash
@@ -36,6 +37,7 @@ class ReadyGrant:
     reach: UUID | None
     mac: bytes  # of the token set as the line has it
     marks: tuple[UUID, ...]  # of its refresh token: `exchange.marks`
+    fingerprint: UUID | None  # likewise: `rotations.fingerprint`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,7 @@ def _grant(
         marks=marks(
             keyring, integration, TokenSet(access_token=tokens.access_token or "", refresh_token=tokens.refresh_token)
         ),
+        fingerprint=fingerprint(keyring, integration.id, tokens.refresh_token),
     )  # fmt: skip
 
 

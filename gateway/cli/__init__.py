@@ -23,6 +23,7 @@ from gateway.cli import (
     openapi,
     providers,
     restored,
+    rotations,
     sandbox,
     serve,
     simulate,
@@ -52,6 +53,7 @@ app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(connections.app, name="connections")
 connections.app.command("history")(history.history)
+connections.app.command("rotations")(rotations.rotations)
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(events.app, name="events")
 app.add_typer(consumers.app, name="consumers")

@@ -41,6 +41,9 @@ CREATE TABLE gateway.rotations (
   fingerprint uuid,                   -- null: it has no refresh token
   rotated boolean NOT NULL,           -- it is another one than before
   holder uuid,                        -- the process that got it
+  epoch bigint NOT NULL,              -- of the log, then: in a copy of the database a later one is not to be seen
+  reuse text CHECK (reuse IN ('refused_current', 'superseded_import', 'provider_reported')),
+  reuse_at timestamptz,               -- when it showed that somebody else has this refresh token; said once
   PRIMARY KEY (connection_id, access_profile, token_version)
 );
 CREATE INDEX rotations_fingerprint ON gateway.rotations (fingerprint) WHERE fingerprint IS NOT NULL;
