@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -54,22 +54,27 @@ class Crowd:
             assert answer.status < 300, f"{method} {path}: {answer.status} {text}"
             return await answer.json() if text else None
 
-    async def storm(self, urls: Sequence[str], path: str, callers: int, *, patient: bool = True) -> list[Told]:
-        """So many at once, in turn at each of these; their last answers. `patient`: they come again until a token or a final no."""
-        asking = cycle(range(len(urls)))
-        return await asyncio.gather(*(self._ask(urls, next(asking), path, patient) for _ in range(callers)))
+    async def storm(
+        self, urls: Sequence[str], path: str, callers: int, *, patient: bool = True, first: str | None = None
+    ) -> list[Told]:
+        """So many at once, in turn at each of these; their last answers.
 
-    async def _ask(self, urls: Sequence[str], start: int, path: str, patient: bool) -> Told:
+        `patient`: they come again until they have a token or a final no. `first`: they begin there, all of them.
+        """
+        asking = cycle(urls)
+        return await asyncio.gather(*(self._ask(first or next(asking), asking, path, patient) for _ in range(callers)))
+
+    async def _ask(self, url: str, others: Iterator[str], path: str, patient: bool) -> Told:
         loop = asyncio.get_running_loop()
-        began, asked, place, first_s = loop.time(), 0, start, None
+        began, asked, first_s = loop.time(), 0, None
         while True:
             asked += 1
             try:
-                async with self._http.get(f"{urls[place % len(urls)]}{path}/token") as answer:
+                async with self._http.get(f"{url}{path}/token") as answer:
                     said, status = await answer.json(content_type=None), answer.status
             except (aiohttp.ClientError, OSError):
                 self.statuses["cut off"] += 1
-                place += 1
+                url = next(others)
                 continue
             first_s = loop.time() - began if first_s is None else first_s
             told = Told(status, said.get("token_version"), said, first_s, asked)

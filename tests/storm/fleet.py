@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -86,15 +86,19 @@ class Worker:
 
 
 class Fleet:
-    """The processes of a test, all with the same settings."""
+    """The processes of a test, all with the same settings but for what their orders say."""
 
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
-        self._settings, self._folder, self._numbers = settings, folder, count(1)
+        self.settings, self._folder, self._numbers = settings, folder, count(1)
         self.workers: list[Worker] = []
 
     async def start(self, number: int = 1, **orders: Any) -> list[Worker]:
         """So many more, ready."""
-        made = [self._start(**orders) for _ in range(number)]
+        return await self.start_each([orders] * number)
+
+    async def start_each(self, orders: Sequence[dict[str, Any]]) -> list[Worker]:
+        """One for each of these orders, ready."""
+        made = [self._start(**each) for each in orders]
         self.workers += made
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(worker.ready() for worker in made))
@@ -118,7 +122,8 @@ class Fleet:
     def _start(self, **orders: Any) -> Worker:
         near, far = CONTEXT.Pipe(duplex=False)
         log = self._folder / f"worker-{next(self._numbers)}.log"
-        process = CONTEXT.Process(target=run, args=(Orders(self._settings, **orders), far, str(log)), daemon=True)
+        settings = {**self.settings, **orders.pop("settings", {})}
+        process = CONTEXT.Process(target=run, args=(Orders(settings, **orders), far, str(log)), daemon=True)
         process.start()
         far.close()
         return Worker(process, near, log)

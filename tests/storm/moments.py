@@ -67,5 +67,7 @@ def where(coroutine: Any) -> str:
             file = Path(frame.f_code.co_filename)
             if file.is_relative_to(ROOT / "gateway"):
                 found = f"{file.relative_to(ROOT)}:{frame.f_lineno}"
-        inner = getattr(inner, "cr_await", None) or getattr(inner, "ag_await", None) or getattr(inner, "gi_yieldfrom", None)
+        inner = (
+            getattr(inner, "cr_await", None) or getattr(inner, "ag_await", None) or getattr(inner, "gi_yieldfrom", None)
+        )
     return found

@@ -95,7 +95,9 @@ class Town:
             }
             for one in tokens
         ]  # fmt: skip
-        results = (await self.crowd.call(worker.url, "POST", "/v1/connections/import", {"connections": lines}))["results"]
+        results = (await self.crowd.call(worker.url, "POST", "/v1/connections/import", {"connections": lines}))[
+            "results"
+        ]
         made = [
             Account(ids.parse(ids.CONNECTION, result["connection"]) or UUID(int=0), one["grant_id"])
             for result, one in zip(results, tokens, strict=True)
@@ -126,6 +128,13 @@ class Town:
     async def causes(self, account: Account) -> list[str]:
         """What the events name that told its user to connect again."""
         return [row["cause"] for row in await self.database.fetch(CAUSES, account.id)]
+
+    async def settled(self) -> None:
+        """Whatever a dead process had sent by its death, the provider has taken in."""
+        async with aiohttp.ClientSession() as http:
+            for _ in range(3):  # each on a connection of its own: what came before is read before, and begun
+                async with http.get(f"{self.provider.base_url}/", headers={"connection": "close"}) as answer:
+                    await answer.read()
 
     def spent(self, account: Account) -> int:
         """How often a refresh token of it came to the provider, good or not."""
