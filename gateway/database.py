@@ -166,7 +166,7 @@ class Listener:
 
     def __init__(self, database: Database, channel: str, poll_s: float) -> None:
         self._database, self._channel, self.poll_s = database, channel, poll_s
-        self._waiters: set[asyncio.Event] = set()
+        self._waiters: dict[asyncio.Event, str | None] = {}
         self._task: asyncio.Task[None] | None = None
         self._lost: asyncio.Event = asyncio.Event()
 
@@ -179,15 +179,16 @@ class Listener:
             await asyncio.gather(self._task, return_exceptions=True)
         self.wake()
 
-    def subscribe(self) -> asyncio.Event:
-        """An event that is set at every notice; the reader clears it *before* it reads, so no notice is lost."""
+    def subscribe(self, payload: str | None = None) -> asyncio.Event:
+        """An event that is set at every notice (or those with this payload); the reader clears it *before* it reads, so no
+        notice is lost."""
         event = asyncio.Event()
         event.set()
-        self._waiters.add(event)
+        self._waiters[event] = payload
         return event
 
     def unsubscribe(self, event: asyncio.Event) -> None:
-        self._waiters.discard(event)
+        self._waiters.pop(event, None)
 
     async def wait(self, event: asyncio.Event, timeout_s: float | None = None) -> None:
         """Until a notice, or the poll interval (or `timeout_s`, if that is shorter)."""
@@ -198,10 +199,12 @@ class Listener:
         except TimeoutError:
             pass
 
-    def wake(self, *_: object) -> None:
-        """Let every reader look at once."""
-        for event in self._waiters:
-            event.set()
+    def wake(self, *notice: object) -> None:
+        """Let every reader look at once; of a notice, those it is for."""
+        payload = notice[3] if len(notice) > 3 else None  # connection, process, channel, payload
+        for event, wanted in self._waiters.items():
+            if payload is None or wanted is None or wanted == payload:
+                event.set()
 
     def _on_close(self, *_: object) -> None:
         self._lost.set()

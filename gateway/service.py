@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import UUID
 
-from gateway import ids, metrics, restored
+from gateway import ids, metrics, processes, restored
+from gateway.breakers.breakers import Breakers
 from gateway.catalog import Catalog
 from gateway.checking.asking import Asking
 from gateway.checking.checker import Checker
@@ -17,7 +18,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.connections import conditions, expiring
 from gateway.connections.expiring import Expiring
 from gateway.connections.retention import Retention
-from gateway.database import AWAY, Database
+from gateway.database import AWAY, Database, Listener
 from gateway.ending.worker import Worker
 from gateway.endpoints.cache import EndpointCache
 from gateway.errors import SetupError, Unavailable
@@ -26,12 +27,14 @@ from gateway.follower.follower import Follower
 from gateway.follower.meaning import Meaning
 from gateway.loop import ended, every
 from gateway.outbound import Outbound
+from gateway.processes import Process
 from gateway.published_keys import PublishedKeys
 from gateway.refusals import Refusals
 from gateway.regions import DEFAULT, Region, Regions
 from gateway.settings import Settings
 from gateway.stream import consumers
 from gateway.stream.epoch import settle
+from gateway.tokens import leases
 from gateway.tokens.check import Checks
 from gateway.tokens.reading import TokenReads
 from gateway.tokens.refresh import Refresher
@@ -46,6 +49,7 @@ WATCH_EVERY_S = 5.0
 REFUSALS_EVERY_S = 1.0
 CLOSING_EVERY_S = 2.0
 CHECKS_EVERY_S = 0.5
+REFRESHES_POLL_S = 4.0
 
 
 class Gateway:
@@ -65,7 +69,13 @@ class Gateway:
         self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
         self._checks = {r.name: Checks(r.database, settings.commit_deadline_s) for r in self.regions}
-        self.refresher = Refresher(self.catalog, self.outbound, clock, keys, settings.public_url)
+        self.processes = {r.name: Process(r.database, ids.uuid7(clock.now())) for r in self.regions}
+        self._refreshed = {r.name: Listener(r.database, leases.CHANNEL, REFRESHES_POLL_S) for r in self.regions}
+        self.breakers = {r.name: Breakers() for r in self.regions}
+        self.refresher = Refresher(
+            self.catalog, self.outbound, clock, keys, settings.public_url, breakers=self.breakers,
+            news=self._refreshed, processes=self.processes, spool_grace_s=settings.spool_grace_s,
+        )  # fmt: skip
         asking = Asking(self.refresher, self.outbound, clock, settings.public_url)
         self.checkers = {r.name: Checker(r, self.catalog, asking, clock, self.new_id) for r in self.regions}
         self.tokens = TokenReads(self.regions, self._checks, self.refresher, clock)
@@ -127,6 +137,8 @@ class Gateway:
             await checks.verify_against(self.control, region.keyring, region.name)
             await settle(region.database)
             await region.upkeep.ready()
+            await self.processes[region.name].run_once()
+            await self._refreshed[region.name].start()
             await self._checks[region.name].start()
         await self.catalog.open()
         await self.look_for_restores()
@@ -139,6 +151,10 @@ class Gateway:
                     every(VAULT_EVERY_S, VaultUpkeep(r.tokens.keys, r.database, r.tokens.blobs).run_once, name="vault")
                 )
                 for r in self.regions
+            ),
+            *(
+                asyncio.create_task(every(processes.EVERY_S, p.run_once, name="process"))
+                for p in self.processes.values()
             ),
             asyncio.create_task(every(WATCH_EVERY_S, self.look_for_restores, name="restored")),
             *(
@@ -178,10 +194,18 @@ class Gateway:
         await self.outbound.close()
         for region in self.regions:
             await self._checks[region.name].stop()
+            await self._refreshed[region.name].stop()
+            await self._left(self.processes[region.name])
             await region.close()
         if self.bao is not None:
             await self.bao.close()
         await self.control.close()
+
+    async def _left(self, process: Process) -> None:
+        try:
+            await process.leave()
+        except (Unavailable, AttributeError, *AWAY):
+            pass  # its row ages
 
     async def _write_notes(self) -> None:
         try:

@@ -57,6 +57,10 @@ class Settings(BaseSettings):
         le=365,
         description="how long ahead `connection.expiring_soon` says that only a reconnect keeps a connection",
     )
+    spool_grace_s: float = Field(
+        900.0, ge=0, le=24 * 3600,
+        description="how long the tokens of a process that fell silent may lie in its spool: nobody spends theirs meanwhile",
+    )  # fmt: skip
     poll_s: float = Field(0.5, gt=0, le=5, description="poll behind a lost wake-up")
     stale_control_s: float = Field(
         300.0, ge=0, description="how long keys and routes are served from memory while control is away"

@@ -25,6 +25,7 @@ MARGIN_SHARE, MOST_MARGIN_S = 0.05, 600.0  # the window ends so long before the 
 LEAST_USED_S, MOST_USED_S = HOUR_S, 30 * DAY_S  # used within its last life, but within these bounds: it will be again
 KEEP_SHARE, MOST_KEEP_S = 0.15, 14 * DAY_S  # before a refresh token dies of idleness: the window …
 KEEP_MARGIN_SHARE, MOST_KEEP_MARGIN_S = 0.03, 2 * DAY_S  # … and its end
+DOUBT_S = 900.0  # what is in doubt is looked at again after so long
 NEED_MARGIN_S = 300.0  # a token must outlive what is asked of it by so much
 
 Act = Literal["renew", "look", "nothing"]
@@ -82,6 +83,8 @@ def plan(grant: Grant, now: float, hours: Sequence[float] = EVEN) -> Plan:
 
     `hours`: how likely each hour of the day (UTC) is chosen, of `quiet()`.
     """
+    if grant.barred == "in_doubt":
+        return Plan(now + DOUBT_S, "look", "in_doubt")  # its end is told; this is for one that is lost on the way
     if grant.barred is not None:
         return Plan(math.inf, "nothing", grant.barred)
     if not grant.can_renew:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from gateway.connections import telling
+from gateway.connections import renewals, telling
 from gateway.connections.telling import Because, Word
 from gateway.database import Db
 from gateway.regions import Region
@@ -59,5 +59,6 @@ async def _some(
     moved = await tx.fetch(SET, found, held)
     name = "held" if held else "activated"
     word = Word(Because(cause=name, source="operator"), name)
+    await renewals.touch(tx, {row["connection_id"] for row in moved})
     await telling.settle(tx, {row["connection_id"]: word for row in moved}, new_id)
     return found, len(moved)

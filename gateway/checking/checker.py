@@ -203,7 +203,8 @@ class Checker:
                 stored.grant.state == "suspect" and stored.grant.reason in (REFUSED, REJECTED)
                 and stored.in_state_s >= CONFIRM_AFTER_S
             )  # fmt: skip
-            await rotation.refused(due, "rejected", found.code or REJECTED, self._new_id, again=again)
+            verdict: rotation.Verdict = "again" if again else "first"
+            await rotation.refused(due, "rejected", found.code or REJECTED, self._new_id, verdict=verdict)
         # Unless the machine has decided, or has asked anew: not before a second answer proves something.
         # A canary that stays dead is asked seldomer each time: its turns are others', who may be alive.
         times = 2 ** min(check.tries - 1, MOST_DOUBLED) if check.waits else 1

@@ -135,6 +135,7 @@ class Stored:
     check: checks.Why | None  # it is in doubt, and a check is to come:
     check_in_s: float | None  # in so many seconds (it may be under way already)
     refresh_left_s: float | None  # of the refresh token's life; None: not known, or for ever
+    since_consent_s: float
 
 
 STORED = f"""SELECT {COLUMNS}, c.tenant_id AS tenant, c.integration_id, t.data_key_version, t.sealed_access, t.sealed_refresh,
@@ -142,14 +143,15 @@ STORED = f"""SELECT {COLUMNS}, c.tenant_id AS tenant, c.integration_id, t.data_k
                     extract(epoch FROM least(gateway.now() - g.since, interval '10 years'))::float8 AS in_state_s,
                     t.connection_id IS NULL OR coalesce(t.expires_at <= gateway.now(), false) AS expired, k.why AS check,
                     CASE WHEN k.waits THEN 60 ELSE extract(epoch FROM k.due_at - gateway.now())::float8 END AS check_in_s,
-                    extract(epoch FROM t.refresh_expires_at - gateway.now())::float8 AS refresh_left_s
+                    extract(epoch FROM t.refresh_expires_at - gateway.now())::float8 AS refresh_left_s,
+                    extract(epoch FROM gateway.now() - g.granted_at)::float8 AS since_consent_s
                FROM gateway.grants g JOIN gateway.connections c ON c.id = g.connection_id AND c.state <> 'closed'
                LEFT JOIN gateway.tokens t USING (connection_id, access_profile)
                LEFT JOIN gateway.grant_checks k USING (connection_id, access_profile)
               WHERE g.connection_id = $1 AND g.access_profile = $2"""  # noqa: S608 - a constant
 OF_STORED = (
     "tenant", "integration_id", "data_key_version", "sealed_access", "sealed_refresh", "kv_path", "age_s", "in_state_s",
-    "expired", "check", "check_in_s", "refresh_left_s",
+    "expired", "check", "check_in_s", "refresh_left_s", "since_consent_s",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
-from gateway.connections import checks, grants, history, store, telling
+from gateway.connections import checks, grants, history, renewals, store, telling
 from gateway.connections.grants import Grant, Standing
 from gateway.connections.history import Entry, Outcome
 from gateway.connections.machine import Signal
@@ -91,6 +91,7 @@ async def close(tx: Db, connection_id: UUID, new_id: NewId) -> None:
             for one in held if one.state != "closed"
         ] or [_entry(new_id(), connection_id, None, "closed", "moved", because, None, state, "closed")],
     )  # fmt: skip
+    await renewals.drop(tx, connection_id)
     was = await store.get(tx, connection_id)
     await store.close(tx, connection_id)
     await telling.say(tx, await store.get(tx, connection_id), "closed", new_id(), because, previous=was.state)

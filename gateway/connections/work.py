@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from gateway.connections import checks, conditions, grants, history, store, telling
+from gateway.connections import checks, conditions, grants, history, renewals, store, telling
 from gateway.connections.checks import Ask, Why
 from gateway.connections.fences import weigh
 from gateway.connections.grants import Grant, Standing
@@ -55,6 +55,7 @@ class Work:
         self._tx, self._new_id = tx, new_id
         self.connections = {one.id: one for one in connections}
         self._held, self.saves = held, False
+        self._renewed: set[UUID] = set()  # connections with new tokens
         self._stands: dict[tuple[UUID, str | None], _Stand] = {
             (g.connection_id, g.access_profile): _Stand(
                 g.state,
@@ -141,6 +142,8 @@ class Work:
         await checks.drop(tx, list(self._drops))
         await checks.ask(tx, list(self._asks.values()))
         await history.add(tx, self._entries)
+        touched = {id for id, profile in self._changed if profile is not None} | {id for id, _ in self._drops}
+        await renewals.touch(tx, self._renewed | touched)
         own = {
             id: (one.state, one.reason)
             for (id, profile), one in self._stands.items() if profile is None and (id, None) in self._changed
@@ -202,6 +205,7 @@ class Work:
             self._changed.add(name)
         if move.save is not None:
             self.saves = True
+            self._renewed.add(move.connection)
             await move.save(to, reason)
             stand.generation, stand.token_version = move.made or (stand.generation, stand.token_version)
         refuted = stand.contested and _acquits(move)

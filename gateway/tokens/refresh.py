@@ -1,49 +1,77 @@
-"""Making expired tokens new: one refresh of a grant at a time, however many readers wait for it.
+"""Making tokens new: one refresh of a grant at a time, however many readers and processes want it (PROTOCOLS 5).
 
-This is the plain path, single flight within one process. Leases between processes, intents, breakers and the spool come
-with Renewal, behind the same `refresh`.
+    look      is it still the token set that was seen, and may it be refreshed? Is a refresh of it open?
+    wait      for another process's; or refuse, where an answer is missing and the provider would not forgive (`intent.py`)
+    enter     the breaker of its way lets it pass: a place, a share of the budget
+    lease     in `gateway.refreshes`, with a fence, by the database's clock
+    look      again: whoever was quicker has left another token set
+    sent      written down before the first byte leaves: whoever comes after us knows that it may have
+    ask       the provider, with a deadline that ends before the lease does; no database connection is held
+    keep      by compare-and-swap on generation, version and fence, until it is written, for as long as the process lives
 
-What a provider's trouble costs: a broken set-up (`Misconfigured`) is remembered for the whole integration, a rate limit
-likewise, an outage for the one grant; until then nobody asks the provider again. None of them moves a connection.
-A token set that came is written until it is written, for as long as the process lives: the refresh token in it may be
-the only one that still works.
+In one process everybody who wants it waits for one task; other processes are woken by the end of it. What a provider's trouble
+costs is told by the row: until `again_at` nobody asks for this grant, from no process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
 
 from gateway import exchange, ids, metrics
+from gateway.breakers.breakers import Breakers
+from gateway.breakers.ways import Shut, Way
 from gateway.catalog import Catalog
 from gateway.clock import Clock
 from gateway.connections import conditions, grants
 from gateway.connections.grants import Name, Stored
 from gateway.connections.moves import CONFIRM_AFTER_S
 from gateway.connections.states import ISSUED
-from gateway.errors import Problem
+from gateway.database import Listener
+from gateway.errors import Problem, Unavailable
 from gateway.outbound import Outbound
+from gateway.outbound.client import DEADLINE_S, NEVER_SENT
+from gateway.processes import Process
 from gateway.regions import Region
-from gateway.tokens import problems, rotation
-from gateway.tokens.rotation import Due, Fresh
+from gateway.tokens import intent, leases, problems, rotation
+from gateway.tokens.leases import LEASE_S, Lease, NotNow, Open
+from gateway.tokens.rotation import ANSWER_LOST, REFUSED, Due, Fresh, Prepared, Verdict
 from gateway.vault.cipher import SealBroken
 from gateway.vault.keyring import Keyring
-from providers.errors import GrantEnded, Misconfigured, NotAllowed, OddAnswer, ProviderError, RateLimited, Suspended
+from providers import oauth
+from providers.errors import (
+    GrantEnded,
+    Misconfigured,
+    NotAllowed,
+    OddAnswer,
+    ProviderError,
+    Suspended,
+    Unreachable,
+)  # fmt: skip
 
 WAIT_S = 20.0  # how long a reader waits for a refresh that goes on
 BROKEN_S = 60.0  # how long an integration is left alone whose set-up the provider refuses
-OUTAGE_S = 5.0  # how long a grant is, after no usable answer …
-MOST_PAUSE_S = 300.0  # … and the longest that a provider's Retry-After is heeded here
+SUSPENDED_S = 60.0  # … and a grant that the provider has paused
+MARGIN_S = 5.0  # a call is cut so long before its lease ends
+POLLS_S = (0.5, 1.0, 2.0, 4.0)  # looks of a process that waits for another's, behind a notice that is lost
 KEEP_PAUSES_S = (0.1, 0.5, 2.0, 5.0)  # between attempts to write what came
 RENEWED = ISSUED | {"suspended"}  # a check may renew what the provider paused: it says whether that is lifted
 CLOSE_S = 2.0  # how long the end of the process waits for what is under way
+UNREAD = frozenset(
+    {"odd_http", "too_large", "odd_encoding"}
+)  # an answer that came, and of which nobody knows what it said
+LOST_STATUSES = frozenset({502, 504})  # of somebody in between: whoever stands behind may have acted
 
-Seen = tuple[int, int]  # generation and token version
+# For whom: a reader waits; a check asks now, whatever else is pending; the scheduler is ahead of its time, and never waits.
+For = Literal["read", "check", "ahead"]
 # overtaken: somebody else was quicker, or it is not to be refreshed any more; refused: the provider calls it dead.
 Outcome = Literal["refreshed", "overtaken", "refused"]
 
@@ -54,28 +82,31 @@ class Refresher:
     """The refreshes of one process."""
 
     def __init__(
-        self, catalog: Catalog, outbound: Outbound, clock: Clock, keyring: Keyring, public_url: str,
-        keep_pauses_s: tuple[float, ...] = KEEP_PAUSES_S,
+        self, catalog: Catalog, outbound: Outbound, clock: Clock, keyring: Keyring, public_url: str, *,
+        breakers: Mapping[str, Breakers], news: Mapping[str, Listener], processes: Mapping[str, Process], spool_grace_s: float,
+        chance: Callable[[], float] = intent.chance, keep_pauses_s: tuple[float, ...] = KEEP_PAUSES_S,
     ) -> None:  # fmt: skip
+        """`breakers`, `news` (of `leases.CHANNEL`) and `processes` (this one, there) by region."""
         self._catalog, self._outbound, self._clock, self._public_url = catalog, outbound, clock, public_url
-        self._keyring, self._keep_pauses_s = keyring, keep_pauses_s
+        self._keyring, self._keep_pauses_s, self._chance = keyring, keep_pauses_s, chance
+        self._breakers, self._news, self._processes, self._spool_grace_s = breakers, news, processes, spool_grace_s
         self._under_way: dict[Name, asyncio.Task[Outcome]] = {}
-        self._pauses: dict[Name | UUID, tuple[float, Problem]] = {}  # by grant or integration: until when, and why
+        self._unwritten: set[asyncio.Task[None]] = set()
 
-    async def refresh(self, region: Region, connection: UUID, access_profile: str, seen: Seen) -> None:
+    async def refresh(self, region: Region, connection: UUID, access_profile: str, seen: tuple[int, int]) -> None:
         """Make the token set that was `seen` (generation and token version) new, or find that it is already.
 
         Raises: Problem, why there is no new token; whether the old one still serves is for a check to say.
         """
         name = (connection, access_profile)
-        task = self._under_way.get(name) or self._start(region, name, seen, checking=False, doubts=True)
+        task = self._under_way.get(name) or self._start(region, name, seen, "read", doubts=True)
         await asyncio.wait({task}, timeout=WAIT_S)
         if not task.done():
             raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
         if task.result() == "refused":
             raise _in_doubt(CONFIRM_AFTER_S)
 
-    async def attempt(self, region: Region, name: Name, seen: Seen, *, doubts: bool) -> Outcome:
+    async def attempt(self, region: Region, name: Name, seen: tuple[int, int], *, doubts: bool) -> Outcome:
         """A refresh for a check: asked now, whatever else is pending. One that is under way was asked before: it ends first.
 
         `doubts`: whether a refusal is told to the machine (else whoever asks does).    Raises: Problem, nothing is known.
@@ -83,7 +114,14 @@ class Refresher:
         if (task := self._under_way.get(name)) is not None:
             await asyncio.wait({task}, timeout=WAIT_S)
             return "overtaken"
-        task = self._start(region, name, seen, checking=True, doubts=doubts)
+        task = self._start(region, name, seen, "check", doubts=doubts)
+        await asyncio.wait({task})
+        return task.result()
+
+    async def renew(self, region: Region, name: Name, seen: tuple[int, int]) -> Outcome:
+        """A refresh for the scheduler, ahead of its time.    Raises: Problem, with when to come again."""
+        if (task := self._under_way.get(name)) is None:
+            task = self._start(region, name, seen, "ahead", doubts=True)
         await asyncio.wait({task})
         return task.result()
 
@@ -91,67 +129,105 @@ class Refresher:
         """Let what is under way end, for a moment."""
         if self._under_way:
             await asyncio.wait(set(self._under_way.values()), timeout=CLOSE_S)
-        for task in (left := list(self._under_way.values())):
+        for task in (left := [*self._under_way.values(), *self._unwritten]):
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
     def _start(
-        self, region: Region, name: Name, seen: Seen, *, checking: bool, doubts: bool
+        self, region: Region, name: Name, seen: tuple[int, int], purpose: For, *, doubts: bool
     ) -> asyncio.Task[Outcome]:  # fmt: skip
-        task = asyncio.create_task(self._refresh(region, name, seen, checking, doubts), name="refresh")
+        task = asyncio.create_task(self._refresh(region, name, seen, purpose, doubts), name="refresh")
         self._under_way[name] = task
         task.add_done_callback(lambda ended: self._ended(name, ended))
         return task
 
-    async def _refresh(self, region: Region, name: Name, seen: Seen, checking: bool, doubts: bool) -> Outcome:
-        due = await self._look(region, name, seen, checking)
-        if due is None:
-            return "overtaken"
-        asked_at = self._clock.monotonic()
+    async def _refresh(
+        self, region: Region, name: Name, seen: tuple[int, int], purpose: For, doubts: bool
+    ) -> Outcome:  # fmt: skip
+        until = self._clock.monotonic() + WAIT_S
+        while True:
+            due = await self._look(region, name, seen, purpose)
+            if due is None:
+                return "overtaken"
+            was = await leases.look(region.database, name)
+            open = was if was is not None and was.seen == seen else None
+            if open is not None and open.is_under_way and open.holder != self._processes[region.name].id:
+                if purpose == "ahead" or not await self._waited(region, name, open, until):
+                    raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
+                if purpose == "check":
+                    return "overtaken"
+                continue
+            await self._refuse_while_open(due, open, purpose)
+            if (outcome := await self._entered(due, was, purpose, doubts)) is not None:
+                return outcome
+
+    async def _entered(self, due: Due, was: Open | None, purpose: For, doubts: bool) -> Outcome | None:
+        """Its way lets it pass, or not.    None: another process was quicker.    Raises: Problem."""
         try:
-            tokens, refresh_token = await rotation.ask(self._outbound, due, self._public_url, self._clock.now())
-        except GrantEnded as error:
-            self._tell(due, error.code)
-            return await self._refused(due, error.code, doubts)
+            async with self._breakers[due.region.name].call(
+                self._way(due), ahead=purpose == "ahead", told=purpose == "check"
+            ):
+                outcome = await self._leased(due, was, doubts)
+        except _Unasked as unasked:
+            return unasked.outcome
+        except Shut as shut:
+            raise _shut(shut) from None
         except ProviderError as error:
-            self._tell(due, error.code)
-            if isinstance(error, OddAnswer):
-                await rotation.odd(due, self.new_id)
-            raise self._paused(due, name, error) from None
-        except SealBroken:
-            log.error("refresh.seal_broken", region=region.name, access_profile=name[1], connection=str(name[0]))
-            raise problems.SealBroken() from None
-        came_at = self._clock.monotonic()
-        outcome = await self._keep(due, Fresh(tokens, refresh_token, came_at, came_at - asked_at))
-        if outcome == "refreshed" and not checking:  # a check says so itself
+            raise _problem(error, self._pause_s(was, error)) from None
+        if outcome == "refreshed" and purpose != "check":  # a check says so itself
             await self._well(due)
         return outcome
 
-    async def _well(self, due: Due) -> None:
-        """It counts like a canary that passes: what waits may be dead, all of it, and would never release the provider."""
+    async def _leased(self, due: Due, was: Open | None, doubts: bool) -> Outcome:
+        """Claim, look again, ask, keep.    Raises: ProviderError; Problem, _Unasked: no call was made."""
+        began = self._clock.monotonic()
+        lease = await leases.claim(due.region.database, due.name, due.seen, self._processes[due.region.name].id, was)
+        if lease is None:
+            raise _Unasked(None)
         try:
-            await conditions.well(
-                due.region.database, due.integration.condition, self.new_id, renewed=True, unasked=True
-            )
-        except Exception as error:  # the token set is written, and that is what was asked for
-            log.warning("refresh.condition_unwritten", error=type(error).__name__)
+            again = await self._look_again(due)
+            if again is None:
+                await self._released(due, lease)
+                raise _Unasked("overtaken")
+            due = again
+            prepared = await rotation.prepare(due, self._public_url, self._clock.now())
+            if not await leases.sent(due.region.database, lease):
+                raise _Unasked(None)
+        except SealBroken:
+            await self._released(due, lease)
+            log.error("refresh.seal_broken", region=due.region.name, connection=str(due.name[0]))
+            raise problems.SealBroken() from None
+        except (Problem, ProviderError, asyncio.CancelledError):
+            await self._released(due, lease)
+            raise
+        return await self._asked(due, lease, was, prepared, began, doubts)
 
-    async def _refused(self, due: Due, code: str, doubts: bool) -> Outcome:
-        """Evidence the first time, proof when it is said again much later."""
-        if not doubts:
-            return "refused"
-        stored = due.stored
-        again = (
-            stored.grant.state == "suspect" and stored.grant.reason == rotation.REFUSED
-            and stored.in_state_s >= CONFIRM_AFTER_S
-        )  # fmt: skip
-        applied = await rotation.refused(due, "refused", code, self.new_id, again=again)
-        return "overtaken" if applied.outcome in ("stale", "absent") else "refused"
+    async def _asked(
+        self, due: Due, lease: Lease, was: Open | None, prepared: Prepared, began: float, doubts: bool
+    ) -> Outcome:  # fmt: skip
+        asked_at = self._clock.monotonic()
+        deadline_s = min(DEADLINE_S, began + LEASE_S - MARGIN_S - asked_at)
+        try:
+            if deadline_s <= 0:
+                raise Unreachable("closed")
+            tokens, refresh_token = await rotation.ask(self._outbound, due, prepared, deadline_s)
+        except GrantEnded as error:
+            self._tell(due, error.code)
+            return await self._refused(due, lease, was, error.code, doubts)
+        except ProviderError as error:
+            self._tell(due, error.code)
+            await self._failed(due, lease, was, error, self._clock.monotonic() - asked_at)
+            raise
+        except asyncio.CancelledError:
+            await self._cut(due, lease)
+            raise
+        came_at = self._clock.monotonic()
+        return await self._keep(due, lease, Fresh(tokens, refresh_token, came_at, came_at - asked_at))
 
-    async def _look(self, region: Region, name: Name, seen: Seen, checking: bool) -> Due | None:
+    async def _look(self, region: Region, name: Name, seen: tuple[int, int], purpose: For) -> Due | None:
         """What is to be refreshed; None: nothing is any more.    Raises: Problem, it must not be, or not yet."""
         stored = await grants.stored(region.database, *name)
-        if stored is None or stored.grant.state not in (RENEWED if checking else ISSUED):
+        if stored is None or stored.grant.state not in (RENEWED if purpose == "check" else ISSUED):
             return None
         grant = stored.grant
         if (grant.generation, grant.token_version) != seen:
@@ -170,20 +246,126 @@ class Refresher:
             if stored.expired:
                 await rotation.run_out(due, self.new_id)
             return None
-        if not checking:
+        if purpose != "check":
             _refuse_in_doubt(stored)
-        self._refuse_while_paused(integration.id)
-        self._refuse_while_paused(name)
         return due
 
-    async def _keep(self, due: Due, fresh: Fresh) -> Outcome:
+    async def _look_again(self, due: Due) -> Due | None:
+        """As the grant is now that the lease is ours; None: somebody else was quicker, or it may not be sent any more."""
+        stored = await grants.stored(due.region.database, *due.name)
+        if stored is None or stored.grant.state not in RENEWED or not grants.may_refresh(stored.grant):
+            return None
+        again = replace(due, stored=stored)
+        return again if again.seen == due.seen and again.can_be_asked else None
+
+    async def _waited(self, region: Region, name: Name, open: Open, until: float) -> bool:
+        """Wait for another process's refresh; False: it takes longer than whoever waits does."""
+        news = self._news[region.name]
+        event = news.subscribe(name[0].hex)
+        try:
+            await leases.wait(region.database, name, open.fence)
+            polls = iter((*POLLS_S,))
+            while True:
+                event.clear()
+                now = await leases.look(region.database, name)
+                if now is None or now.fence != open.fence or not now.is_under_way:
+                    return True
+                left_s = min(until - self._clock.monotonic(), next(polls, POLLS_S[-1]))
+                if left_s <= 0:
+                    return False
+                await news.wait(event, left_s)
+        finally:
+            news.unsubscribe(event)
+
+    async def _refuse_while_open(self, due: Due, open: Open | None, purpose: For) -> None:
+        """Raises: Problem, it must not be sent yet: an answer is missing, or the last try failed a moment ago."""
+        if open is None:
+            return
+        kind = due.stored.grant.kind
+        me = self._processes[due.region.name].id
+        left_s = intent.wait_s(open, due.facts, kind, me, self._spool_grace_s)
+        if intent.is_dangerous(open, due.facts, kind):
+            if left_s > 0:
+                await rotation.lost(due, None, left_s, self.new_id)
+                raise _lost(left_s)
+        elif left_s > 0 and purpose != "check":
+            raise _again(open.last_error or "unreachable", left_s)
+
+    async def _refused(self, due: Due, lease: Lease, was: Open | None, code: str, doubts: bool) -> Outcome:
+        """Evidence the first time, proof when it is said again much later, or after an answer was lost."""
+        try:
+            if not doubts:
+                async with due.region.database.transaction() as tx:
+                    await leases.ended(tx, due.name, due.seen, lease.fence)
+                return "refused"
+            stored = due.stored
+            verdict: Verdict = "first"
+            if lease.is_again and was is not None and intent.is_dangerous(was, due.facts, stored.grant.kind):
+                verdict = "lost"
+            elif (
+                stored.grant.state == "suspect" and stored.grant.reason in (REFUSED, ANSWER_LOST)
+                and stored.in_state_s >= CONFIRM_AFTER_S
+            ):  # fmt: skip
+                verdict = "again"
+            applied = await rotation.refused(due, "refused", code, self.new_id, verdict=verdict, fence=lease.fence)
+        except NotNow:
+            return "overtaken"
+        return "overtaken" if applied.outcome in ("stale", "absent") else "refused"
+
+    async def _failed(self, due: Due, lease: Lease, was: Open | None, error: ProviderError, asked_s: float) -> None:
+        """Write down that no tokens came, and whether an answer is missing."""
+        is_lost = _is_lost(error) and intent.rotates(due.facts, due.stored.grant.kind)
+        pause_s = intent.LOST_PAUSE_S if is_lost else self._pause_s(was, error)
+
+        async def write() -> None:
+            if is_lost:
+                await rotation.lost(due, lease, pause_s, self.new_id, asked_s)
+            else:
+                async with due.region.database.transaction() as tx:
+                    await leases.failed(tx, lease, "failed", error.code, pause_s)
+            if isinstance(error, OddAnswer):
+                await rotation.odd(due, self.new_id)
+
+        await self._written(write)
+
+    async def _cut(self, due: Due, lease: Lease) -> None:
+        """The process ends while an answer is awaited: say so while there is a moment."""
+        try:
+            async with asyncio.timeout(1):
+                await rotation.lost(due, lease, intent.LOST_PAUSE_S, self.new_id)
+        except (Unavailable, TimeoutError):
+            pass  # as after a crash: whoever comes next finds out by our silence
+
+    async def _released(self, due: Due, lease: Lease) -> None:
+        await self._written(lambda: leases.released(due.region.database, lease))
+
+    async def _written(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write how it ended, if not now then when the database is back: others wait for it while we are heard of."""
+        try:
+            await write()
+        except Exception as error:
+            log.warning("refresh.end_unwritten", error=type(error).__name__)
+            task = asyncio.create_task(self._write_later(write), name="refresh_end")
+            self._unwritten.add(task)
+            task.add_done_callback(self._unwritten.discard)
+
+    async def _write_later(self, write: Callable[[], Awaitable[None]]) -> None:
+        for pause_s in itertools.chain(self._keep_pauses_s, itertools.repeat(self._keep_pauses_s[-1])):
+            await asyncio.sleep(pause_s)
+            try:
+                await write()
+                break
+            except Exception as error:
+                log.warning("refresh.end_unwritten", error=type(error).__name__)
+
+    async def _keep(self, due: Due, lease: Lease, fresh: Fresh) -> Outcome:
         """Write what came, until it is written."""
         known = replace(fresh.tokens, refresh_token=fresh.refresh_token)
         marks, attempt = exchange.marks(self._keyring, due.integration, known), 0
         while True:
             waited_s = self._clock.monotonic() - fresh.at
             try:
-                written = await rotation.keep(due, fresh, waited_s, self.new_id, marks)
+                written = await rotation.keep(due, fresh, waited_s, self.new_id, marks, fence=lease.fence)
             except Exception as error:
                 attempt += 1
                 metrics.REFRESHES.labels(due.integration.name, "unwritten").inc()
@@ -194,29 +376,31 @@ class Refresher:
                 self._tell(due, outcome)
                 return outcome
 
-    def _paused(self, due: Due, name: Name, error: ProviderError) -> Problem:
-        """Remember the trouble for a while, and say so."""
-        asked_s = min(max(error.retry_after_s or OUTAGE_S, 1.0), MOST_PAUSE_S)
-        problem: Problem
-        of: Name | UUID
-        if isinstance(error, Misconfigured | NotAllowed):
-            problem = problems.IntegrationBroken(retry_after_s=int(BROKEN_S), provider_code=error.code)
-            of, asked_s = due.integration.id, BROKEN_S
-        elif isinstance(error, Suspended):  # it may be lifted any time: no state of ours, until somebody tells us so
-            problem, of, asked_s = problems.ConnectionSuspended(do="wait"), name, BROKEN_S
-        else:
-            problem = problems.ProviderUnavailable(retry_after_s=math.ceil(asked_s), provider_code=error.code)
-            of = due.integration.id if isinstance(error, RateLimited) else name
-        now = self._clock.monotonic()
-        self._pauses = {key: pause for key, pause in self._pauses.items() if pause[0] > now}
-        self._pauses[of] = (now + asked_s, problem)
-        return problem
+    async def _well(self, due: Due) -> None:
+        """It counts like a canary that passes: what waits may be dead, all of it, and would never release the provider."""
+        try:
+            await conditions.well(
+                due.region.database, due.integration.condition, self.new_id, renewed=True, unasked=True
+            )
+        except Exception as error:  # the token set is written, and that is what was asked for
+            log.warning("refresh.condition_unwritten", error=type(error).__name__)
 
-    def _refuse_while_paused(self, of: Name | UUID) -> None:
-        pause = self._pauses.get(of)
-        left_s = 0.0 if pause is None else pause[0] - self._clock.monotonic()
-        if pause is not None and left_s > 0:
-            raise type(pause[1])(retry_after_s=math.ceil(left_s), **pause[1].extra)
+    def _way(self, due: Due) -> Way:
+        """Where the call goes; of an integration that cannot make any, to its provider as such."""
+        integration = due.integration
+        try:
+            app = exchange.app_of(integration, self._public_url, due.stored.grant.parameters)
+            host = urlsplit(oauth.filled(due.facts.token_url, due.facts, app)).hostname or ""
+        except Misconfigured:
+            host = integration.provider.facts.name
+        return Way(integration.provider.facts.name, integration.condition, integration.id, "token", host)
+
+    def _pause_s(self, was: Open | None, error: ProviderError) -> float:
+        if isinstance(error, Suspended):  # it may be lifted any time: no state of ours, until somebody tells us so
+            return SUSPENDED_S
+        if isinstance(error, Misconfigured | NotAllowed):
+            return 0.0  # the integration's, not the grant's: its incident holds everybody
+        return max(error.retry_after_s or 0.0, intent.pause_s(0 if was is None else was.tries, self._chance()))
 
     def new_id(self) -> UUID:
         return ids.uuid7(self._clock.now())
@@ -233,14 +417,56 @@ class Refresher:
         metrics.REFRESHES.labels(due.integration.name, known).inc()
 
 
+class _Unasked(Exception):
+    """No call was made, so the way has learnt nothing."""
+
+    def __init__(self, outcome: Outcome | None) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+def _is_lost(error: ProviderError) -> bool:
+    """May the provider have acted, and its answer be missing?"""
+    if isinstance(error, Unreachable):
+        return error.status in LOST_STATUSES or (error.status is None and error.code not in NEVER_SENT)
+    return error.code in UNREAD
+
+
+def _problem(error: ProviderError, pause_s: float) -> Problem:
+    """Why there is no new token, for whoever asked."""
+    if isinstance(error, Misconfigured | NotAllowed):
+        return problems.IntegrationBroken(retry_after_s=int(BROKEN_S), provider_code=error.code)
+    if isinstance(error, Suspended):
+        return problems.ConnectionSuspended(do="wait")
+    return _again(error.code, max(pause_s, 1.0))
+
+
+def _again(code: str, left_s: float) -> Problem:
+    if code == "suspended":
+        return problems.ConnectionSuspended(do="wait")
+    return problems.ProviderUnavailable(retry_after_s=math.ceil(left_s), provider_code=code)
+
+
+def _shut(shut: Shut) -> Problem:
+    after_s = max(1, math.ceil(shut.retry_after_s))
+    if shut.why == "misconfigured":
+        return problems.IntegrationBroken(retry_after_s=after_s, provider_code=shut.code)
+    return problems.ProviderUnavailable(retry_after_s=after_s, provider_code=shut.code, why=shut.why)
+
+
 def _refuse_in_doubt(stored: Stored) -> None:
     """Raises: Checking: what is in doubt, or waits for its provider to be well, is asked about by its check alone."""
     if stored.grant.contested:
         raise problems.Checking("The provider says that it is over.", retry_after_s=2, do="wait")
     if stored.check in ("refused", "rejected") and stored.check_in_s is not None and stored.check_in_s > 0:
-        raise _in_doubt(stored.check_in_s)
+        raise _lost(stored.check_in_s) if stored.grant.reason == ANSWER_LOST else _in_doubt(stored.check_in_s)
 
 
 def _in_doubt(left_s: float) -> problems.Checking:
     detail = "The provider refused to refresh it; a second answer decides."
+    return problems.Checking(detail, retry_after_s=max(1, math.ceil(left_s)), do="wait")
+
+
+def _lost(left_s: float) -> problems.Checking:
+    detail = "The answer to a refresh was lost; it is asked once more when nobody can have it any longer."
     return problems.Checking(detail, retry_after_s=max(1, math.ceil(left_s)), do="wait")

@@ -1,6 +1,6 @@
 """One refresh of one grant, from the look at its row to the new one: the heart of `refresh.py`.
 
-Look, ask without a database connection, write by compare-and-swap on generation and token version. What another
+Ask without a database connection, write by compare-and-swap on generation, token version and the lease's fence. What another
 process, a reconnect or a revocation did meanwhile wins: their row is not touched, and a provider's "no" about a token
 set that is no longer the current one concludes nothing.
 """
@@ -8,7 +8,7 @@ set that is no longer the current one concludes nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -20,6 +20,7 @@ from gateway.catalog import Integration
 from gateway.connections import checks, conditions, grants, scopes, store, transitions
 from gateway.connections.checks import Ask
 from gateway.connections.fences import Fence
+from gateway.connections.grants import Name
 from gateway.connections.machine import Signal
 from gateway.connections.moves import CONFIRM_AFTER_S, Applied, Failure, Move, NewId
 from gateway.connections.states import State
@@ -29,12 +30,17 @@ from gateway.integrations.profiles import AccessProfile
 from gateway.outbound import Outbound
 from gateway.regions import Region
 from gateway.stream.append import append
+from gateway.tokens import leases
+from gateway.tokens.leases import Lease
 from gateway.vault.tokens import Place
-from providers.oauth import TokenSet
+from providers.oauth import App, OAuthFacts, TokenSet
 
 REFUSED = "refresh_refused"  # the reason of a grant whose refresh token the provider called dead
+ANSWER_LOST = "answer_lost"  # … whose refresh was sent, and nobody has its answer
 REJECTED = "token_rejected"  # … whose access token a probe found dead, and that cannot be refreshed
 EXPIRED = "token_expired"  # … of one that cannot be refreshed
+
+Verdict = Literal["first", "again", "lost"]
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +59,20 @@ class Due:
         grant = self.stored.grant
         known = self.integration.access_profiles.get(grant.access_profile)
         return known if known is not None else AccessProfile(optional=grant.ledger.requested)
+
+    @property
+    def name(self) -> Name:
+        return self.stored.grant.connection_id, self.stored.grant.access_profile
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """Generation and token version."""
+        return self.stored.grant.generation, self.stored.grant.token_version
+
+    @property
+    def facts(self) -> OAuthFacts:
+        """Raises: Misconfigured."""
+        return exchange.facts_of(self.integration)
 
     @property
     def can_be_asked(self) -> bool:
@@ -86,39 +106,63 @@ class Fresh:
         return "Fresh(…)"
 
 
-async def ask(outbound: Outbound, due: Due, public_url: str, now: datetime) -> tuple[TokenSet, str | None]:
-    """A new token set, and the refresh token that goes with it: the new one, or the old one where none came.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that a call of the token endpoint needs, opened. Its repr shows no token."""
 
-    Raises: ProviderError; Unavailable and SealBroken while the old one is opened.
-    """
+    facts: OAuthFacts
+    app: App
+    refresh_token: str | None = field(repr=False)
+
+
+async def prepare(due: Due, public_url: str, now: datetime) -> Prepared:
+    """Open what is to be sent.    Raises: Misconfigured; Unavailable, SealBroken while the refresh token is opened."""
     stored, grant, integration = due.stored, due.stored.grant, due.integration
-    provider, facts = integration.provider, exchange.facts_of(integration)
     app = exchange.app_of(integration, public_url, grant.parameters, now=now)
-    http = outbound.for_app(provider.facts.name, facts, app, kind="token")
-    if grant.kind == "installation":
-        return await exchange.mint(http, provider, app, exchange.minted_for(grant.parameters)), None
-    asked = due.profile.scopes
-    if grant.kind == "client_credentials":
-        return await exchange.client_credentials(http, provider, facts, app, grant.access_profile, asked), None
+    if grant.kind != "code":
+        return Prepared(due.facts, app, None)
     assert stored.data_key_version is not None
     old = await due.region.tokens.open(
         _place(due, grant.token_version), "refresh_token", stored.data_key_version, stored.sealed_refresh, stored.kv_path
     )  # fmt: skip
+    return Prepared(due.facts, app, old)
+
+
+async def ask(outbound: Outbound, due: Due, prepared: Prepared, deadline_s: float) -> tuple[TokenSet, str | None]:
+    """A new token set, and the refresh token that goes with it: the new one, or the old one where none came.
+
+    Raises: ProviderError.
+    """
+    grant, provider, facts, app = due.stored.grant, due.integration.provider, prepared.facts, prepared.app
+    http = outbound.for_app(provider.facts.name, facts, app, kind="token", deadline_s=deadline_s)
+    if grant.kind == "installation":
+        return await exchange.mint(http, provider, app, exchange.minted_for(grant.parameters)), None
+    asked, old = due.profile.scopes, prepared.refresh_token
+    if grant.kind == "client_credentials":
+        return await exchange.client_credentials(http, provider, facts, app, grant.access_profile, asked), None
+    assert old is not None
     tokens = await exchange.refresh(http, provider, facts, app, grant.access_profile, asked, old)
     return tokens, tokens.refresh_token or old
 
 
-async def keep(due: Due, fresh: Fresh, waited_s: float, new_id: NewId, marks: tuple[UUID, ...] = ()) -> bool:
+async def keep(
+    due: Due, fresh: Fresh, waited_s: float, new_id: NewId, marks: tuple[UUID, ...] = (), *, fence: int | None = None
+) -> bool:  # fmt: skip
     """Put the new token set in the old one's place; False: that is no longer there, and the new set is of no use.
 
-    `waited_s`: since it came; its life is that much shorter.    Raises: Unavailable, asyncpg's errors.
+    `waited_s`: since it came; its life is that much shorter. `fence`: of the lease that it was asked under, if that may still
+    be ours.    Raises: Unavailable, asyncpg's errors; NotNow, another holder has asked for a newer one.
     """
     stored, grant, tokens = due.stored, due.stored.grant, fresh.tokens
     version = grant.token_version + 1
     ledger = scopes.compared(due.profile, tokens.scopes, grant.ledger)
-    refresh_s = tokens.refresh_expires_in_s
+    refresh_s: float | None = tokens.refresh_expires_in_s
     if refresh_s is None and tokens.refresh_token is None and stored.refresh_left_s is not None:
-        refresh_s = math.floor(stored.refresh_left_s)  # the old one goes on
+        refresh_s = stored.refresh_left_s  # the old one goes on
+    facts = due.integration.provider.oauth_for(due.integration.settings)
+    if facts is not None and facts.refresh_life_s is not None:  # from the consent on, whatever is done
+        left_s = facts.refresh_life_s - stored.since_consent_s + waited_s
+        refresh_s = left_s if refresh_s is None else min(refresh_s, left_s)
     new = grants.NewTokens(
         sealed=await due.region.tokens.seal(_place(due, version), tokens.access_token, fresh.refresh_token),
         token_type=tokens.token_type,
@@ -127,6 +171,8 @@ async def keep(due: Due, fresh: Fresh, waited_s: float, new_id: NewId, marks: tu
     )
     changed = (ledger.granted, ledger.lost) != (grant.ledger.granted, grant.ledger.lost)
     async with due.region.database.transaction() as tx:
+        await grants.lock(tx, grant.connection_id)
+        await leases.ended(tx, due.name, due.seen, fence)
 
         async def save(state: State, reason: str | None) -> None:
             await grants.rotate(
@@ -177,22 +223,45 @@ async def probe(outbound: Outbound, due: Due, public_url: str, now: datetime) ->
 
 
 async def refused(
-    due: Due, error_class: Literal["refused", "rejected"], code: str, new_id: NewId, *, again: bool = False
-) -> Applied:
+    due: Due, error_class: Literal["refused", "rejected"], code: str, new_id: NewId, *, verdict: Verdict = "first",
+    fence: int | None = None,
+) -> Applied:  # fmt: skip
     """The provider calls the token dead: evidence at first; `again`, ten minutes later, proof, while the guard is quiet.
 
-    What came of it; `stale`: it was not about the current token set (another process has rotated it).
-    """
-    reason = REFUSED if error_class == "refused" else REJECTED
+    `lost`: it was asked once more after an answer had gone missing, and that is all that can be done: proof, likewise.
+    `fence`: of the lease of a refresh, which ends with it. What came of it; `stale`: it was not about the current token set.
+
+    Raises: NotNow, another holder has asked about this token set, too."""
+    grant, moves = due.stored.grant, list[Move]()
+    reason = REJECTED if error_class == "rejected" else REFUSED if verdict == "first" else grant.reason or REFUSED
     because = Because(cause=reason, source="token_answer" if error_class == "refused" else "probe", code=code)
+    if verdict == "lost":
+        reason, because = ANSWER_LOST, replace(because, cause=ANSWER_LOST)
+        if grant.state == "active":  # its holder went without a word
+            moves.append(due.move("doubted", because, reason=reason))
+    signal: Signal = "doubted" if verdict == "first" else "refused"
     failure = Failure(provider=due.integration.condition, error_class=error_class)
+    moves.append(due.move(signal, because, reason=reason, failure=failure, again_in_s=CONFIRM_AFTER_S))
     async with due.region.database.transaction() as tx:
-        moves = [
-            due.move(
-                "refused" if again else "doubted", because, reason=reason, failure=failure, again_in_s=CONFIRM_AFTER_S
-            )
-        ]
-        return (await transitions.apply(tx, moves, new_id))[0]
+        if fence is not None:
+            await grants.lock(tx, grant.connection_id)
+            await leases.ended(tx, due.name, due.seen, fence)
+        return (await transitions.apply(tx, moves, new_id))[-1]
+
+
+async def lost(due: Due, lease: Lease | None, again_in_s: float, new_id: NewId, asked_s: float = 0.0) -> None:
+    """An answer is missing that may have brought the only token that still works: in doubt until it is asked again.
+
+    `lease`: ours, which ends so; None: somebody else's, who is gone."""
+    grant = due.stored.grant
+    async with due.region.database.transaction() as tx:
+        await grants.lock(tx, grant.connection_id)
+        if lease is not None:
+            await leases.failed(tx, lease, "lost", ANSWER_LOST, again_in_s, asked_s)
+        if grant.state == "active":
+            because = Because(cause=ANSWER_LOST, source="token_answer")
+            move = due.move("doubted", because, reason=ANSWER_LOST, again_in_s=again_in_s)
+            await transitions.apply(tx, [move], new_id)
 
 
 async def odd(due: Due, new_id: NewId) -> None:
@@ -229,5 +298,5 @@ def _place(due: Due, version: int) -> Place:
     )  # fmt: skip
 
 
-def _left(life_s: int | None, waited_s: float) -> int | None:
+def _left(life_s: float | None, waited_s: float) -> int | None:
     return None if life_s is None else max(0, math.floor(life_s - waited_s))

@@ -720,7 +720,8 @@ class Player:
         again = state == "suspect" and reason == REFUSED and asked.at - since >= CONFIRM_S
         self.world.database.dies = dies
         try:
-            await rotation.refused(asked.due, "refused", "invalid_grant", self.world.new_id, again=again)
+            verdict: rotation.Verdict = "again" if again else "first"
+            await rotation.refused(asked.due, "refused", "invalid_grant", self.world.new_id, verdict=verdict)
         except Died:
             return "died"
         was = self.model.degraded
