@@ -55,16 +55,22 @@ class Crowd:
             return await answer.json() if text else None
 
     async def storm(
-        self, urls: Sequence[str], path: str, callers: int, *, patient: bool = True, first: str | None = None
-    ) -> list[Told]:
+        self, urls: Sequence[str], path: str, callers: int, *, patient: bool = True, first: str | None = None,
+        cut_off: asyncio.Event | None = None,
+    ) -> list[Told]:  # fmt: skip
         """So many at once, in turn at each of these; their last answers.
 
         `patient`: they come again until they have a token or a final no. `first`: they begin there, all of them.
+        `cut_off`: whose process dies waits for this before asking another one.
         """
         asking = cycle(urls)
-        return await asyncio.gather(*(self._ask(first or next(asking), asking, path, patient) for _ in range(callers)))
+        return await asyncio.gather(
+            *(self._ask(first or next(asking), asking, path, patient, cut_off) for _ in range(callers))
+        )
 
-    async def _ask(self, url: str, others: Iterator[str], path: str, patient: bool) -> Told:
+    async def _ask(
+        self, url: str, others: Iterator[str], path: str, patient: bool, cut_off: asyncio.Event | None
+    ) -> Told:
         loop = asyncio.get_running_loop()
         began, asked, first_s = loop.time(), 0, None
         while True:
@@ -74,6 +80,8 @@ class Crowd:
                     said, status = await answer.json(content_type=None), answer.status
             except (aiohttp.ClientError, OSError):
                 self.statuses["cut off"] += 1
+                if cut_off is not None:
+                    await cut_off.wait()
                 url = next(others)
                 continue
             first_s = loop.time() - began if first_s is None else first_s

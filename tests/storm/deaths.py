@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.processes import SILENT_S
+from gateway.settings import Settings
+from gateway.tokens.leases import LEASE_S
 from gateway.tokens.refresh import WAIT_S
 from tests.storm.crowd import Told
 from tests.storm.fleet import Moment, Worker
 from tests.storm.town import Account, Town
 
 AT_ONCE = 6  # victims of one batch: each holds a dozen connections of the database
-LEASE_S = 30.0
-SILENT_S = 30.0  # a process is taken for dead
-SPOOL_S = 900.0  # … and its spool for lost
+SPOOL_S = Settings.model_fields["spool_grace_s"].default
 
 
 @dataclass
@@ -94,27 +95,36 @@ async def _death(
     waiting: dict[Account, asyncio.Task[list[Told]]],
 ) -> Death | None:  # fmt: skip
     """Half of the callers ask the one that dies, the others the survivors, as soon as it has begun."""
-    others = [w.url for w in survivors]
-    first = asyncio.create_task(town.crowd.storm(others, account.path, callers - callers // 2, first=victim.url))
+    others, recorded = [w.url for w in survivors], asyncio.Event()
+    first = asyncio.create_task(
+        town.crowd.storm(others, account.path, callers - callers // 2, first=victim.url, cut_off=recorded)
+    )
     dead = asyncio.create_task(victim.dead())
-    while not (await town.phase(account) or first.done() or dead.done()):
-        await asyncio.sleep(0.01)
-    second = asyncio.create_task(town.crowd.storm(others, account.path, callers // 2))
+    while not (await town.phase(account) or first.done() or dead.done()):  # noqa: ASYNC110 - on a row of the database
+        await asyncio.sleep(0)
 
-    async def both() -> list[Told]:
-        return [*await first, *await second]
+    async def others_too() -> list[Told]:
+        if dead.done():  # before it had the lease: now whoever comes first gets it
+            await recorded.wait()
+        return await town.crowd.storm(others, account.path, callers // 2)
 
-    waiting[account] = asyncio.create_task(both())
+    second = asyncio.create_task(others_too())
+    waiting[account] = asyncio.create_task(_both(first, second))
     await asyncio.wait({dead, first}, return_when=asyncio.FIRST_COMPLETED)
-    if not dead.done() and not victim.moments:  # it has outlived its refresh
-        victim.kill()
-        await dead
-        return None
+    victim.kill()  # it has outlived its refresh
     await dead
     await town.settled()
-    [moment] = victim.moments
     _, _, version = await town.grant(account)
-    return Death(moment, account, sent=town.spent(account) > 0, kept=version > 1, phase=await town.phase(account))
+    sent, phase = town.spent(account) > 0, await town.phase(account)
+    recorded.set()
+    if not victim.moments:
+        return None
+    [moment] = victim.moments
+    return Death(moment, account, sent=sent, kept=version > 1, phase=phase)
+
+
+async def _both(first: asyncio.Task[list[Told]], second: asyncio.Task[list[Told]]) -> list[Told]:
+    return [*await first, *await second]
 
 
 def waited_too_long(deaths: Sequence[Death]) -> list[float]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from gateway.tokens.leases import LEASE_S
 from tests.storm.crowd import Told
-from tests.storm.deaths import LEASE_S
 from tests.storm.fleet import Worker
 from tests.storm.town import Account, Town
 

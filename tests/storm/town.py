@@ -19,6 +19,7 @@ import aiohttp
 from gateway import ids
 from gateway.access import keys
 from gateway.database import Database
+from gateway.tokens.leases import CHANNEL
 from gateway.vault.keyring import Keyring
 from tests.clock import FakeClock
 from tests.fakes.browser import consent
@@ -35,6 +36,7 @@ VERIFIER = "v" * 43
 EXPIRE = """UPDATE gateway.tokens SET issued_at = gateway.now() - interval '1 hour', expires_at = gateway.now() - interval '1 second'
              WHERE connection_id = ANY ($1::uuid[])"""
 SHIFT = "UPDATE gateway.clock SET shifted_by = shifted_by + make_interval(secs => $1)"
+TELL = f"SELECT pg_notify('{CHANNEL}', replace(connection_id::text, '-', '')) FROM gateway.refreshes"  # noqa: S608 - a constant
 OPEN = "SELECT phase, waited FROM gateway.refreshes WHERE connection_id = $1"
 GRANT = "SELECT state, reason, generation, token_version FROM gateway.grants WHERE connection_id = $1"
 CAUSES = """SELECT convert_from(data, 'UTF8')::json->>'cause' AS cause FROM gateway.events
@@ -110,9 +112,10 @@ class Town:
         await self.database.execute(EXPIRE, [account.id for account in accounts])
 
     async def pass_s(self, seconds: float) -> None:
-        """Time goes by for database and provider."""
+        """Time goes by for database and provider. Whoever waits for a refresh looks again at once, instead of at its next poll."""
         self.clock.move(seconds)
         await self.database.execute(SHIFT, seconds)
+        await self.database.execute(TELL)
 
     async def phase(self, account: Account) -> str:
         """Of the refresh that is open; "" where none is."""
