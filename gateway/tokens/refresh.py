@@ -190,21 +190,20 @@ class Refresher:
             raise _Unasked(None)
         try:
             again = await self._look_again(due)
-            if again is None:
-                await self._released(due, lease)
-                raise _Unasked("overtaken")
-            due = again
-            prepared = await rotation.prepare(due, self._public_url, self._clock.now())
-            if not await leases.sent(due.region.database, lease):
-                raise _Unasked(None)
-        except SealBroken:
+            prepared = None if again is None else await rotation.prepare(again, self._public_url, self._clock.now())
+            is_sent = prepared is not None and await leases.sent(due.region.database, lease)
+        except BaseException as error:  # nothing has left us
             await self._released(due, lease)
-            log.error("refresh.seal_broken", region=due.region.name, connection=str(due.name[0]))
-            raise problems.SealBroken() from None
-        except (Problem, ProviderError, asyncio.CancelledError):
-            await self._released(due, lease)
+            if isinstance(error, SealBroken):
+                log.error("refresh.seal_broken", region=due.region.name, connection=str(due.name[0]))
+                raise problems.SealBroken() from None
             raise
-        return await self._asked(due, lease, was, prepared, began, doubts)
+        if again is None or prepared is None:
+            await self._released(due, lease)
+            raise _Unasked("overtaken")
+        if not is_sent:  # the lease is over, and another's by now
+            raise _Unasked(None)
+        return await self._asked(again, lease, was, prepared, began, doubts)
 
     async def _asked(
         self, due: Due, lease: Lease, was: Open | None, prepared: Prepared, began: float, doubts: bool
@@ -370,6 +369,10 @@ class Refresher:
             waited_s = self._clock.monotonic() - fresh.at
             try:
                 written = await rotation.keep(due, fresh, waited_s, self.new_id, known, fence=lease.fence)
+            except asyncio.CancelledError:  # the process ends, and this is in its memory alone
+                if spooled is None:
+                    await self._spool.put(self._entry(due, lease, fresh))
+                raise
             except Exception as error:
                 attempt += 1
                 metrics.REFRESHES.labels(due.integration.name, "unwritten").inc()

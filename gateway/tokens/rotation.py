@@ -301,6 +301,8 @@ async def lost(due: Due, lease: Lease | None, again_in_s: float, new_id: NewId, 
 
     `lease`: ours, which ends so; None: somebody else's, who is gone."""
     grant = due.stored.grant
+    if lease is None and grant.state != "active":
+        return  # somebody said so
     async with due.region.database.transaction() as tx:
         await grants.lock(tx, grant.connection_id)
         if lease is not None:

@@ -694,7 +694,8 @@ class Player:
         fresh = Fresh(tokens, "r", self.world.clock.monotonic(), model.now - asked.at)
         self.world.database.dies = dies
         try:
-            written = await rotation.keep(asked.due, fresh, 0.0, self.world.new_id, (mark,))
+            known = rotation.Known(marks=(mark,), fingerprint=None, source="refresh", holder=mark)
+            written = await rotation.keep(asked.due, fresh, 0.0, self.world.new_id, known, fence=None)
         except Died:
             return "died"
         looked = asked.due.stored.grant.ledger
