@@ -158,6 +158,18 @@ ALERTS = (
         "shows its tokens. Have it reconnected, and look for who else has its tokens.",
     ),
     Alert(
+        "PosthouseBreakerOpen", "posthouse_breakers_open{why=\"failing\"} > 0", "10m", "page",
+        "{{ $labels.kind }} calls of {{ $labels.host }} ({{ $labels.provider }}) have found no usable answer for ten minutes.",
+        "An outage there, or our network is cut off. One call a second at most is tried; unexpired tokens are served on.",
+        "The provider's status page; `posthouse providers` shows the last code. It ends by itself.",
+    ),
+    Alert(
+        "PosthouseIntegrationIncident", "posthouse_integration_incident > 0", "1m", "page",
+        "The provider of {{ $labels.integration }} refuses the integration itself: its {{ $labels.kind }} calls are not made.",
+        "Its client id or secret is wrong or was changed at the provider, or the app was switched off there. No connection is moved.",
+        "`posthouse incidents` shows the provider's code; mend it and `posthouse apply`, which has it tried at once.",
+    ),
+    Alert(
         "PosthouseApiErrors",
         "sum(rate(posthouse_http_requests_total{status=~\"5..\"}[5m])) "
         "> 0.05 * sum(rate(posthouse_http_requests_total[5m]))", "5m", "ticket",

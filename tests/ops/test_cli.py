@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -196,6 +197,13 @@ FOUND = """WITH tenant AS (INSERT INTO control.tenants (id, region, labels, crea
 INSERT INTO gateway.history (id, connection_id, access_profile, at, signal, outcome, cause, source, evidence, code, state_before, state_after)
 SELECT $1, id, 'reader', now(), 'revoked', 'moved', 'tokens_revoked', 'delivery', $1, 'gone', 'active', 'revoked' FROM connection"""
 
+SHUT = """
+INSERT INTO gateway.breakers (scope, provider, kind, host, integration_id, why, code, since, canary_at, pause_s)
+SELECT 'token:slack.com', 'slack', 'token', 'slack.com', NULL::uuid, 'failing', 'timed_out', now(), now(), 1
+ WHERE $1::uuid IS NOT NULL UNION ALL
+SELECT 'integration:' || id || ':token', 'slack', 'token', 'slack.com', id, 'misconfigured', 'invalid_client', now(), now(), 60
+  FROM control.integrations WHERE name = 'chat'"""
+
 
 def test_what_operators_look_after(shell: Shell) -> None:
     """A connection's history, what was set aside, how providers are: shown, for people and for programs, and put right."""
@@ -240,6 +248,17 @@ def test_what_operators_look_after(shell: Shell) -> None:
     assert shell.ok("providers", "release", "slack") == "released slack in default\n"
     assert "degraded" not in shell.ok("providers")
 
+    assert shell.ok("incidents") == "no incidents\n"
+    shell.ok("integrations", "add", "chat", "--provider", "slack", "--no-secret")
+    asyncio.run(ask(SHUT))
+    assert re.search(r"slack +token +slack.com +failing +timed_out", shell.ok("providers"))
+    told = {one["name"]: one for one in json.loads(shell.ok("providers", "--json"))}
+    assert [one["why"] for one in told["slack"]["breakers"]] == ["failing"]
+    assert re.search(r"chat +slack +token +invalid_client", shell.ok("incidents"))
+    [one] = json.loads(shell.ok("incidents", "--json"))
+    assert (one["integration"], one["failures"]) == ("chat", 1)
+    assert shell.ok("incidents", "retry", "chat") == "chat is tried again\n"
+
 
 def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
     """The same document as /openapi.json."""
@@ -280,6 +299,7 @@ def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
         (["providers", "release", "nobody"], 1, "no such provider"),
         (["providers", "release", "slack"], 1, "it is well"),
         (["providers", "nonsense"], 2, "No such command"),
+        (["incidents", "retry", "nobody"], 1, "no such integration"),
         (["events", "tail"], 1, "POSTHOUSE_API_KEY is not set"),
         (["keyring", "init"], 1, "POSTHOUSE_KEYRING is set"),
     ],
