@@ -131,7 +131,8 @@ class Renewal:
 def _plan(unit: Unit, hours: Sequence[float]) -> None:
     if unit.known:
         unit.now = unit.known[0].extra.now
-        unit.plans = facts.plans(unit.known, exchange.facts_of(unit.integration), unit.now, hours)
+        planned_at = unit.now - unit.claimed.late_s if unit.claimed.planned else None
+        unit.plans = facts.plans(unit.known, exchange.facts_of(unit.integration), unit.now, hours, planned_at)
 
 
 def settled(unit: Unit, *, tries: int, not_before: float, error: str | None = None) -> Settled:

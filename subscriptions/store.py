@@ -41,6 +41,7 @@ class Claimed:
     reason: str  # that it was planned for
     tries: int
     late_s: float  # since it fell due
+    planned: bool  # to be renewed then; else it was only to be looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ taken AS (
          due_at = clock.now + make_interval(secs => $4)
     FROM picked p CROSS JOIN clock WHERE r.connection_id = p.connection_id
   RETURNING r.connection_id, r.integration_id, r.tenant_id, r.fence, r.reason, r.tries,
-            extract(epoch FROM clock.now - p.due_at)::float8 AS late_s),
+            extract(epoch FROM clock.now - p.due_at)::float8 AS late_s, r.act = 'renew' AS planned),
 turned AS (
   UPDATE gateway.renewal_queues q SET turn_at = n.turn_at
     FROM (SELECT t.integration_id, t.tenant_id, min(CASE
@@ -127,7 +128,7 @@ async def claim(tx: Db, shares: Mapping[Turn, int], lease_s: float = LEASE_S) ->
     return [
         Claimed(
             row["connection_id"], row["integration_id"], row["tenant_id"], row["fence"], row["reason"], row["tries"],
-            row["late_s"],
+            row["late_s"], row["planned"],
         )
         for row in rows
     ]  # fmt: skip
