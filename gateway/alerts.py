@@ -152,7 +152,7 @@ ALERTS = (
     ),
     Alert(
         "PosthouseTokenReuse", "increase(posthouse_refresh_token_reuse_total[1h]) > 0", "0m", "page",
-        "A refresh token of {{ $labels.integration }} shows to be in other hands ({{ $labels.kind }}).",
+        "A refresh token shows to be in other hands ({{ $labels.kind }}).",
         "It was stolen, another system still refreshes the same grant (after a cut-over), or an old export was imported.",
         "`posthouse.security.refresh_token_reuse` on the stream names the connection; `posthouse connections rotations` "
         "shows its tokens. Have it reconnected, and look for who else has its tokens.",

@@ -149,7 +149,7 @@ REUSE = Counter(
     "posthouse_refresh_token_reuse_total",
     "Refresh tokens that somebody else showed to have, once a token, by kind: refused_current, superseded_import, "
     "provider_reported.",
-    ("integration", "kind"),
+    ("kind",),
     registry=REGISTRY,
 )
 SPOOL_ENTRIES = Gauge(
