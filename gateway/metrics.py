@@ -138,6 +138,30 @@ PROVIDER_DEGRADED = Gauge(
     ("region", "provider"),
     registry=REGISTRY,
 )
+BREAKERS = Gauge(
+    "posthouse_breakers_open",
+    "Ways to a provider that are shut, by kind of call and why: failing (no usable answers), limited (it said when to come "
+    "again). `host` is `others` where a user chose it.",
+    ("region", "provider", "kind", "host", "why"),
+    registry=REGISTRY,
+)
+INCIDENTS = Gauge(
+    "posthouse_integration_incident",
+    "1 while a provider refuses an integration itself (its client secret, say): its calls of that kind are not made.",
+    ("region", "integration", "kind"),
+    registry=REGISTRY,
+)
+CALLS_SHUT = Counter(
+    "posthouse_calls_shut_total",
+    "Calls of providers that were not made, by reason: failing, limited, misconfigured (the breakers), guarded (the mass-failure "
+    "guard), crowded (too many at once), budget (too many a second, or too many second tries).",
+    ("provider", "kind", "why"),
+    registry=REGISTRY,
+)
+BUDGET_LEFT = Gauge(
+    "posthouse_budget_left", "Calls of a provider that this process may make at once.", ("region", "provider"),
+    registry=REGISTRY,
+)  # fmt: skip
 REFRESHES = Counter(
     "posthouse_refreshes_total",
     "Refreshes of tokens, by outcome: refreshed, overtaken (by another process, a reconnect or a revocation), failed, "

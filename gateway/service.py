@@ -9,6 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from gateway import ids, metrics, processes, restored, traffic
+from gateway.breakers import breakers
 from gateway.breakers.breakers import Breakers
 from gateway.catalog import Catalog
 from gateway.checking.asking import Asking
@@ -76,7 +77,10 @@ class Gateway:
         self.spool = Spool(settings.spool_folder, {r.name: r.keyring for r in self.regions}, self._process)
         self.drain_spool = Drain(self.spool, self.regions, self.catalog, keys, self._process, self.new_id).run_once
         self._refreshed = {r.name: Listener(r.database, leases.CHANNEL, REFRESHES_POLL_S) for r in self.regions}
-        self.breakers = {r.name: Breakers() for r in self.regions}
+        self.breakers = {
+            r.name: Breakers(r.database, self.catalog, clock, settings, self.new_id, region=r.name)
+            for r in self.regions
+        }  # fmt: skip
         self.refresher = Refresher(
             self.catalog, self.outbound, clock, keys, settings.public_url, breakers=self.breakers,
             news=self._refreshed, processes=self.processes, spool=self.spool, spool_grace_s=settings.spool_grace_s,
@@ -144,6 +148,7 @@ class Gateway:
             await region.upkeep.ready()
             await self.processes[region.name].run_once()
             await self._refreshed[region.name].start()
+            await self.breakers[region.name].start()
             await self._checks[region.name].start()
         await self.catalog.open()
         await self.look_for_restores()
@@ -162,6 +167,10 @@ class Gateway:
             *(
                 asyncio.create_task(every(processes.EVERY_S, p.run_once, name="process"))
                 for p in self.processes.values()
+            ),
+            *(
+                asyncio.create_task(every(breakers.IDLE_S, b.run_once, name="breakers", wake=b.wake))
+                for b in self.breakers.values()
             ),
             asyncio.create_task(every(WATCH_EVERY_S, self.look_for_restores, name="restored")),
             asyncio.create_task(every(draining.EVERY_S, self.drain_spool, name="spool")),
@@ -205,6 +214,7 @@ class Gateway:
         for region in self.regions:
             await self._checks[region.name].stop()
             await self._refreshed[region.name].stop()
+            await self.breakers[region.name].stop()
             await self._left(self.processes[region.name])
             await region.close()
         if self.bao is not None:

@@ -77,6 +77,15 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='where a provider\'s public keys are fetched instead, as JSON `{"google": URL}`: for tests and mirrors',
     )
+    calls_per_s: float = Field(
+        50.0, gt=0, description="calls of one provider a second, of all processes of a region together"
+    )
+    provider_calls_per_s: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description='the same where a provider has another limit, as JSON `{"slack": 20}`'
+    )
+    calls_at_once: int = Field(
+        32, ge=1, description="calls of one kind at one host of a provider that are under way at once per process"
+    )
     key_backend: Annotated[str, Field(pattern="^(local|transit)$")] = Field(
         "local", description="what wraps the tenants' data keys: the `local` keyring, or `transit` of Vault / OpenBao"
     )

@@ -13,7 +13,7 @@ from gateway import traffic
 from gateway.clock import Clock
 from gateway.database import Db
 from subscriptions import policy
-from subscriptions.store import Turn
+from subscriptions.shares import Turn
 
 FOR_S = 1800.0  # what was learnt is believed for so long
 MOST = 20_000  # tenants in memory: about 10 MB

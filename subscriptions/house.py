@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from gateway.catalog import Integration
 from gateway.service import Gateway
 from gateway.web.routing import Route
 from subscriptions.hours import QuietHours
@@ -14,13 +13,6 @@ from subscriptions.renewal import Renewal
 from subscriptions.scheduler import Scheduler
 
 _chance = random.SystemRandom().random
-
-
-class _Anything:
-    """Until the breakers are merged: there is room."""
-
-    def room(self, integration: Integration, kind: str) -> int:
-        return 1000
 
 
 class House:
@@ -33,7 +25,7 @@ class House:
             region.name: Scheduler(
                 region, gateway.catalog,
                 Renewal(region, gateway.refresher, QuietHours(gateway.clock), _chance, gateway.draining),
-                _Anything(), at_once, gateway.draining,
+                gateway.breakers[region.name], at_once, gateway.draining,
             )
             for region in gateway.regions
         }  # fmt: skip

@@ -21,6 +21,7 @@ from typing import Protocol
 import structlog
 
 from gateway import metrics
+from gateway.breakers.ways import Kind
 from gateway.catalog import Catalog, Integration
 from gateway.errors import Unavailable
 from gateway.loop import AGAIN_S, ended
@@ -28,13 +29,11 @@ from gateway.regions import Region
 from subscriptions import store
 from subscriptions.renewal import Outcome, Renewal, Unit
 from subscriptions.settling import Settling
-from subscriptions.shares import shares
 from subscriptions.store import Claimed, Settled
 
 IDLE_S = 5.0  # asleep for so long at the most: what becomes due meanwhile (a new connection) waits no longer
 SHUT_S = 1.0  # … while something is due and its provider takes no calls
 PACE_S = 0.05  # between claims: units that end one by one are made up for together
-MOST_OF_TENANT = 32  # rows of one tenant in one claim
 SHARE = 4  # an integration has a quarter of a process's places at the most: one that hangs leaves the others theirs
 LEAST = 8  # … but so many
 
@@ -44,7 +43,7 @@ log = structlog.get_logger(__name__)
 class Rooms(Protocol):
     """What knows how many calls may begin: `gateway.breakers`."""
 
-    def room(self, integration: Integration, kind: str) -> int:
+    def room(self, integration: Integration, kind: Kind) -> int:
         """Of that kind, now; 0: none."""
 
 
@@ -121,9 +120,7 @@ class Scheduler:
         rooms = {one.id: room for one in by_id.values() if (room := self._room(one)) > 0}
         if free <= 0 or not rooms or self._draining.is_set():
             return 0
-        async with self._region.database.transaction() as tx:
-            whose = await store.turns(tx, {id: min(room, free) for id, room in rooms.items()})
-            claimed = await store.claim(tx, shares(whose, rooms, free, MOST_OF_TENANT)) if whose else []
+        claimed = await store.take(self._region.database, rooms, free)
         if claimed:
             await self._run([(one, by_id[one.integration]) for one in claimed])
         return len(claimed)

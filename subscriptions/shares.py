@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
-from subscriptions.store import Turn
+Turn = tuple[UUID, str]  # integration and tenant
 
 T = TypeVar("T")
 

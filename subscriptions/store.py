@@ -21,13 +21,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from gateway.database import Db
+from gateway.database import Database, Db
+from subscriptions.shares import Turn, quotas, shares
 
 LEASE_S = 120.0  # a few calls, each with a deadline of its own; then the rows of a process that is gone come again
 LOCKED_S = 1.0  # what somebody else is writing to just now is looked at again so soon
+MOST_OF_TENANT = 32  # rows of one tenant in one claim
 MOST_SEEN = 4096  # rows that one claim may look at: keeps the planner from thinking of all of them
-
-Turn = tuple[UUID, str]  # integration and tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,23 @@ turned AS (
 SELECT * FROM taken"""  # noqa: S608 - a constant
 
 
-async def claim(tx: Db, shares: Mapping[Turn, int], lease_s: float = LEASE_S) -> list[Claimed]:
+async def take(
+    database: Database, rooms: Mapping[UUID, int], free: int, *, most: int = MOST_OF_TENANT, lease_s: float = LEASE_S
+) -> list[Claimed]:  # fmt: skip
+    """Claim what is due: so many of each integration (those that stand first go first), `free` in all.
+
+    `most` of one tenant. What one integration leaves over is the others' with the next claim."""
+    wanted = {integration: quota for integration, quota in quotas(rooms, free).items() if quota > 0}
+    async with database.transaction() as tx:
+        whose = await turns(tx, wanted)
+        return await claim(tx, shares(whose, wanted, free, most), lease_s) if whose else []
+
+
+async def claim(tx: Db, served: Mapping[Turn, int], lease_s: float = LEASE_S) -> list[Claimed]:
     """What is due of tenants whose turns are locked, as many rows of each as are its share."""
-    names = list(shares)
+    names = list(served)
     rows = await tx.fetch(
-        CLAIM, [name[0] for name in names], [name[1] for name in names], list(shares.values()), lease_s, LOCKED_S
+        CLAIM, [name[0] for name in names], [name[1] for name in names], list(served.values()), lease_s, LOCKED_S
     )  # fmt: skip
     return [
         Claimed(

@@ -26,6 +26,7 @@ from gateway.cli import (
     rotations,
     sandbox,
     serve,
+    simulate,
     up,
 )
 
@@ -47,6 +48,7 @@ app.command("openapi")(openapi.openapi)
 app.command("restored", help=restored.HELP)(restored.restored)
 app.command("deploy")(deploy.deploy)
 app.command("sandbox")(sandbox.sandbox)
+app.command("simulate")(simulate.simulate)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(connections.app, name="connections")

@@ -22,14 +22,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
 
-from gateway import exchange, ids, metrics
+from gateway import ids, metrics
 from gateway.breakers.breakers import Breakers
-from gateway.breakers.ways import Shut, Way
+from gateway.breakers.ways import Shut, Way, way_of
 from gateway.catalog import Catalog
 from gateway.clock import Clock
 from gateway.connections import conditions, grants
@@ -49,7 +48,6 @@ from gateway.tokens.spool import Spool
 from gateway.tokens.spooled import Entry, entry_of
 from gateway.vault.cipher import SealBroken
 from gateway.vault.keyring import Keyring
-from providers import oauth
 from providers.errors import (
     GrantEnded,
     Misconfigured,
@@ -169,8 +167,8 @@ class Refresher:
         """Its way lets it pass, or not.    None: another process was quicker.    Raises: Problem."""
         try:
             async with self._breakers[due.region.name].call(
-                self._way(due), ahead=purpose == "ahead", told=purpose == "check"
-            ):
+                _way(due), ahead=purpose == "ahead", told=purpose == "check", again=was is not None and was.tries > 0
+            ) as in_a_canarys_place:
                 outcome = await self._leased(due, was, doubts)
         except _Unasked as unasked:
             return unasked.outcome
@@ -179,7 +177,7 @@ class Refresher:
         except ProviderError as error:
             raise _problem(error, self._pause_s(was, error)) from None
         if outcome == "refreshed" and purpose != "check":  # a check says so itself
-            await self._well(due)
+            await self._well(due, in_a_canarys_place)
         return outcome
 
     async def _leased(self, due: Due, was: Open | None, doubts: bool) -> Outcome:
@@ -397,24 +395,18 @@ class Refresher:
             came_by_database=lease.at + timedelta(seconds=fresh.asked_s),
         )  # fmt: skip
 
-    async def _well(self, due: Due) -> None:
+    async def _well(self, due: Due, in_a_canarys_place: bool) -> None:
         """It counts like a canary that passes: what waits may be dead, all of it, and would never release the provider."""
         try:
             await conditions.well(
-                due.region.database, due.integration.condition, self.new_id, renewed=True, unasked=True
+                due.region.database,
+                due.integration.condition,
+                self.new_id,
+                renewed=True,
+                unasked=not in_a_canarys_place,
             )
         except Exception as error:  # the token set is written, and that is what was asked for
             log.warning("refresh.condition_unwritten", error=type(error).__name__)
-
-    def _way(self, due: Due) -> Way:
-        """Where the call goes; of an integration that cannot make any, to its provider as such."""
-        integration = due.integration
-        try:
-            app = exchange.app_of(integration, self._public_url, due.stored.grant.parameters)
-            host = urlsplit(oauth.filled(due.facts.token_url, due.facts, app)).hostname or ""
-        except Misconfigured:
-            host = integration.provider.facts.name
-        return Way(integration.provider.facts.name, integration.condition, integration.id, "token", host)
 
     def _pause_s(self, was: Open | None, error: ProviderError) -> float:
         if isinstance(error, Suspended):  # it may be lifted any time: no state of ours, until somebody tells us so
@@ -444,6 +436,11 @@ class _Unasked(Exception):
     def __init__(self, outcome: Outcome | None) -> None:
         super().__init__()
         self.outcome = outcome
+
+
+def _way(due: Due) -> Way:
+    grant = due.stored.grant
+    return way_of(due.integration, "token", grant.parameters, minted=grant.kind == "installation")
 
 
 def _is_lost(error: ProviderError) -> bool:

@@ -52,7 +52,7 @@ CREATE INDEX rotations_at ON gateway.rotations USING brin (at);
 
 -- Breakers that are open, for every process to see; those that are shut (calls pass) have no row.
 CREATE TABLE gateway.breakers (
-  scope text PRIMARY KEY,             -- kind:host, or integration:id for an integration incident
+  scope text PRIMARY KEY,             -- kind:host, limited:kind:host, or integration:id:kind for an integration incident
   provider text NOT NULL,
   kind text NOT NULL CHECK (kind IN ('token', 'api', 'subscription')),
   host text,
@@ -63,7 +63,11 @@ CREATE TABLE gateway.breakers (
   canary_at timestamptz NOT NULL,     -- when one call may be tried; a rate limit's end
   pause_s double precision NOT NULL,
   passed integer NOT NULL DEFAULT 0,  -- canaries that passed, one after the other
-  failures bigint NOT NULL DEFAULT 1
+  failures bigint NOT NULL DEFAULT 1,
+  -- Of an incident: a keyed hash of the set-up that was refused, and control's revision then. A newer one that differs is
+  -- tried at once, by one process; and nobody who still has the older one in memory tries it meanwhile.
+  setup uuid,
+  setup_revision bigint NOT NULL DEFAULT 0
 );
 
 -- The renewal unit: one a connection, for its tokens and its subscriptions. Whatever changes what it is planned from has it

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from gateway.database import Database
 from subscriptions import store
-from subscriptions.shares import shares
 from subscriptions.store import Claimed, Settled
 
 CONNECTIONS = """
@@ -46,9 +45,7 @@ class Rows:
     async def claim(self, room: int, *integrations: UUID, free: int | None = None) -> list[Claimed]:
         """One claim with room for so many of each integration."""
         rooms = dict.fromkeys(integrations, room)
-        async with self.database.transaction() as tx:
-            turns = await store.turns(tx, rooms)
-            claimed = await store.claim(tx, shares(turns, rooms, free or room * len(rooms), self.most)) if turns else []
+        claimed = await store.take(self.database, rooms, free or room * len(rooms), most=self.most)
         self.served += claimed
         return claimed
 
