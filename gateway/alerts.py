@@ -145,7 +145,13 @@ ALERTS = (
         "Bring the database back, and keep the process and its spool's volume until the figure is 0.",
     ),
     Alert(
-        "PosthouseSpoolUnusable", "increase(posthouse_spool_failures_total[15m]) > 0", "0m", "page",
+        "PosthouseSpoolUnusable", "posthouse_spool_usable == 0", "10m", "ticket",
+        "The spool takes no files: a rotated token that comes while the database is away is lost with its process.",
+        "Its folder is not there, read-only, or another user's; the volume was not mounted.",
+        "`posthouse doctor` on its host says what is wrong with the folder.",
+    ),
+    Alert(
+        "PosthouseSpoolFailed", "increase(posthouse_spool_failures_total[15m]) > 0", "0m", "page",
         "A rotated token could not be put into the spool: it is in one process's memory, and nowhere else.",
         "The spool's folder is full, read-only or gone, and the database is away.",
         "Do not restart the process; bring the database back. Then `posthouse doctor` says what is wrong with the folder.",

@@ -176,6 +176,7 @@ REUSE = Counter(
     ("kind",),
     registry=REGISTRY,
 )
+SPOOL_USABLE = Gauge("posthouse_spool_usable", "1 while this process's spool takes files, else 0.", registry=REGISTRY)
 SPOOL_ENTRIES = Gauge(
     "posthouse_spool_entries",
     "Token sets that came and could not be written, in this process's spool: its own and those of dead processes.",
