@@ -17,6 +17,7 @@ from gateway.adoption.lines import Line, Outcome, TokenLine
 from gateway.connections import rotations
 from gateway.connections.retention import Retention
 from gateway.settings import Settings
+from providers.registry import all_providers
 from tests.clock import FakeClock
 from tests.fakes.misbehaving import error
 from tests.flows.house import metric
@@ -196,6 +197,14 @@ async def test_what_the_provider_says_itself_is_believed_at_once(play: Play) -> 
         await scene.pass_s(601)
         assert await scene.read(scene.a) == "reauth_required"
         assert await scene.told(SECURITY) == ["refresh_token_reuse"]
+
+
+def test_where_a_refusal_says_something() -> None:
+    """Providers that rotate, and tell by a message of their own when a user withdraws. The others are left out on purpose."""
+    rotating = [each for each in all_providers().values() if each.oauth is not None and each.oauth.rotation != "none"]
+    told = {each.facts.name for each in rotating if any("revoked" in tells.says for tells in each.facts.signals)}
+    assert told == {"github", "linear", "shopify", "slack", "zoom", "sandbox", "generic-oauth2"}
+    assert {each.facts.name for each in rotating} - told == {"gitlab", "microsoft"}
 
 
 async def imported(
