@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-all lint bench clean lock
+.PHONY: help install demo test test-all lint bench simulate clean lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST) | sort
@@ -31,6 +31,9 @@ lint: $(STAMP) ## ruff, mypy strict, import contracts
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(VENV)/bin/lint-imports --no-cache
+
+simulate: $(STAMP) ## the renewal policy over 1,000,000 connections and a week: figures, goals, picture
+	@$(RUN) -m tests.benchmarks.simulate
 
 bench-%: $(STAMP)
 	@$(RUN) -m tests.benchmarks.$(subst -,_,$*)

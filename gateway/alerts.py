@@ -138,6 +138,26 @@ ALERTS = (
         "The provider's status page; `posthouse providers` shows what waits. It ends by itself when three checks pass.",
     ),
     Alert(
+        "PosthouseSpoolWaits", "posthouse_spool_oldest_seconds > 300", "5m", "page",
+        "Rotated tokens have waited for {{ $value }} s to be written: their old ones are dead already.",
+        "The database or the vault has been away since, or another process's refresh of the same grant hangs. After "
+        "POSTHOUSE_SPOOL_GRACE_S without a sign of the process that holds them, others try the old tokens once.",
+        "Bring the database back, and keep the process and its spool's volume until the figure is 0.",
+    ),
+    Alert(
+        "PosthouseSpoolUnusable", "increase(posthouse_spool_failures_total[15m]) > 0", "0m", "page",
+        "A rotated token could not be put into the spool: it is in one process's memory, and nowhere else.",
+        "The spool's folder is full, read-only or gone, and the database is away.",
+        "Do not restart the process; bring the database back. Then `posthouse doctor` says what is wrong with the folder.",
+    ),
+    Alert(
+        "PosthouseTokenReuse", "increase(posthouse_refresh_token_reuse_total[1h]) > 0", "0m", "page",
+        "A refresh token of {{ $labels.integration }} shows to be in other hands ({{ $labels.kind }}).",
+        "It was stolen, another system still refreshes the same grant (after a cut-over), or an old export was imported.",
+        "`posthouse.security.refresh_token_reuse` on the stream names the connection; `posthouse connections rotations` "
+        "shows its tokens. Have it reconnected, and look for who else has its tokens.",
+    ),
+    Alert(
         "PosthouseApiErrors",
         "sum(rate(posthouse_http_requests_total{status=~\"5..\"}[5m])) "
         "> 0.05 * sum(rate(posthouse_http_requests_total[5m]))", "5m", "ticket",

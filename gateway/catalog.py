@@ -8,6 +8,7 @@ control is away memory goes on for `stale_control_s`; after that every question 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,7 +25,7 @@ from gateway.clock import Clock
 from gateway.database import Database
 from gateway.errors import Unavailable
 from gateway.integrations import secrets, store
-from gateway.integrations.profiles import AccessProfile
+from gateway.integrations.profiles import AccessProfile, as_json
 from gateway.integrations.secrets import SealedSecret
 from gateway.integrations.store import Stored
 from gateway.integrations.wanted import PURPOSES, Purpose, Unattributed, signing_purpose
@@ -57,6 +58,7 @@ class Integration:
     return_urls: tuple[str, ...] = ()
     client_secrets: tuple[bytes, ...] = field(default=(), repr=False)  # newest first
     keys_at: KeySource | None = None  # where the public keys are published that it trusts
+    setup: UUID | None = None  # a keyed hash of what its provider must agree with: another one, and it was changed
     trouble: str | None = None  # why it cannot be used: it trusts nothing then, and its deliveries get a 503
 
     @property
@@ -135,6 +137,11 @@ class Catalog:
             self._tell(away=True)
         else:
             self._tell(away=False)
+
+    @property
+    def revision(self) -> int:
+        """Of control, as it is in memory: it grows with every change."""
+        return self._now.revision
 
     def integration(self, name: str) -> Integration | None:
         """By the name in its URL.    Raises: Unavailable, memory is too old."""
@@ -242,8 +249,13 @@ class Catalog:
             settings=settings, unattributed=row.unattributed, trouble=trouble,
             access_profiles=row.access_profiles, return_urls=row.return_urls,
             client_secrets=opened.get("client_secrets", ()), keys_at=keys_at,
+            setup=self._setup(row, opened.get("client_secrets", ())),
             trust=Trust(secrets=opened.get(signing_purpose(provider), ()), endpoint=False, settings=settings, client_id=row.client_id),
         )  # fmt: skip
+
+    def _setup(self, row: Stored, client_secrets: tuple[bytes, ...]) -> UUID:
+        told = [row.client_id, [secret.hex() for secret in client_secrets], row.settings, as_json(row.access_profiles)]
+        return self._keyring.mac_id("setup", json.dumps(told, sort_keys=True).encode())
 
     def _open(self, secret: SealedSecret) -> bytes:
         aad = secrets.secret_aad(secret.integration_id, secret.purpose, secret.id)

@@ -28,6 +28,11 @@ class SystemClock:
         return time.monotonic()
 
 
+def chance() -> float:
+    """A number from 0 to below 1, unpredictable: for jitter."""
+    return int.from_bytes(random_bytes(7)) / 2**56
+
+
 def random_bytes(length: int) -> bytes:
     """Unpredictable bytes from the system. The one source of chance for ids, secrets and nonces."""
     return os.urandom(length)

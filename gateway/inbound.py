@@ -83,6 +83,7 @@ async def take(gateway: Gateway, arrival: Arrival, now: datetime) -> Answer:
         count_refused(integration, SignatureMismatch.reason)  # items of the request that did not verify by themselves
     kept = await arrival.region.appender.keep(judged.events)
     count_kept(integration, kept)
+    arrival.region.traffic.delivered(integration.id)
     return acknowledgement(judged.ack_status or facts.ack_status)
 
 

@@ -138,12 +138,79 @@ PROVIDER_DEGRADED = Gauge(
     ("region", "provider"),
     registry=REGISTRY,
 )
+BREAKERS = Gauge(
+    "posthouse_breakers_open",
+    "Ways to a provider that are shut, by kind of call and why: failing (no usable answers), limited (it said when to come "
+    "again). `host` is `others` where a user chose it.",
+    ("region", "provider", "kind", "host", "why"),
+    registry=REGISTRY,
+)
+INCIDENTS = Gauge(
+    "posthouse_integration_incident",
+    "1 while a provider refuses an integration itself (its client secret, say): its calls of that kind are not made.",
+    ("region", "integration", "kind"),
+    registry=REGISTRY,
+)
+CALLS_SHUT = Counter(
+    "posthouse_calls_shut_total",
+    "Calls of providers that were not made, by reason: failing, limited, misconfigured (the breakers), guarded (the mass-failure "
+    "guard), crowded (too many at once), budget (too many a second, or too many second tries).",
+    ("provider", "kind", "why"),
+    registry=REGISTRY,
+)
+BUDGET_LEFT = Gauge(
+    "posthouse_budget_left", "Calls of a provider that this process may make at once.", ("region", "provider"),
+    registry=REGISTRY,
+)  # fmt: skip
 REFRESHES = Counter(
     "posthouse_refreshes_total",
     "Refreshes of tokens, by outcome: refreshed, overtaken (by another process, a reconnect or a revocation), failed, "
     "unwritten (an attempt to write what came failed; it is tried again).",
     ("integration", "outcome"),
     registry=REGISTRY,
+)
+REUSE = Counter(
+    "posthouse_refresh_token_reuse_total",
+    "Refresh tokens that somebody else showed to have, once a token, by kind: refused_current, superseded_import, "
+    "provider_reported.",
+    ("integration", "kind"),
+    registry=REGISTRY,
+)
+SPOOL_ENTRIES = Gauge(
+    "posthouse_spool_entries",
+    "Token sets that came and could not be written, in this process's spool: its own and those of dead processes.",
+    registry=REGISTRY,
+)
+SPOOL_OLDEST = Gauge(
+    "posthouse_spool_oldest_seconds", "Age of the oldest of them, in seconds; 0 when there is none.", registry=REGISTRY
+)
+SPOOL_FAILURES = Counter(
+    "posthouse_spool_failures_total",
+    "Token sets that could not be put into the spool either: they are in one process's memory, and nowhere else.",
+    registry=REGISTRY,
+)
+SPOOL_DRAINED = Counter(
+    "posthouse_spool_drained_total",
+    "Token sets that left the spool, by outcome: written, overtaken (another one is there, or the connection ended).",
+    ("outcome",),
+    registry=REGISTRY,
+)
+RENEWALS = Counter(
+    "posthouse_renewals_total",
+    "Connections whose renewal was due, by outcome: renewed, overtaken (somebody else was quicker), refused (the provider calls "
+    "a grant dead), failed (no answer; tried again), planned (nothing was due yet), given_back (the process ended); and by "
+    "the reason of the plan.",
+    ("integration", "outcome", "reason"),
+    registry=REGISTRY,
+)
+RENEWAL_LAG = Gauge(
+    "posthouse_renewal_lag_seconds",
+    "How long the tenant has waited whose turn of being renewed came first, in seconds; 0 when nobody waits.",
+    ("region",),
+    registry=REGISTRY,
+)
+RENEWALS_UNDER_WAY = Gauge(
+    "posthouse_renewals_under_way", "Connections that this process is renewing now.", ("region",), registry=REGISTRY
 )
 
 # Connecting accounts.

@@ -13,6 +13,7 @@ from gateway.errors import NotFound
 from gateway.settings import Settings
 from gateway.stream.appender import Appender
 from gateway.stream.upkeep import Upkeep
+from gateway.traffic import Traffic
 from gateway.vault.choose import Sealing
 from gateway.vault.keyring import Keyring
 from gateway.vault.openbao import OpenBao
@@ -36,6 +37,7 @@ class Region:
     news: Listener  # wakes at every commit to the log
     upkeep: Upkeep
     sealing: Sealing
+    traffic: Traffic
     # Every commit wakes every reader of the stream. Those that wait here find more to read when their turn comes; let
     # in at once, fifty took the whole pool and the event loop, and deliveries waited behind them.
     readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
@@ -52,6 +54,7 @@ class Region:
             Listener(database, "posthouse_events", settings.poll_s),
             Upkeep(database, settings.retention_days),
             Sealing.of(name, database, keyring, settings, clock, bao),
+            Traffic(database),
         )  # fmt: skip
 
     @property

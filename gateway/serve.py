@@ -16,9 +16,9 @@ import gc
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import structlog
 
@@ -30,6 +30,7 @@ from gateway.errors import SetupError, Unavailable
 from gateway.service import Gateway
 from gateway.settings import Settings
 from gateway.vault import keyring
+from gateway.web.routing import Route
 from providers.contract import Answer
 
 Only = Literal["web", "worker"]
@@ -44,11 +45,24 @@ log = structlog.get_logger(__name__)
 ASGI = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
 
+class Upstairs(Protocol):
+    """A package above the gateway, as this process runs it."""
+
+    routes: Sequence[Route]  # of the private listener
+
+    async def drained(self) -> None:
+        """Once `gateway.draining` is set: return when what was under way has ended."""
+
+    async def close(self) -> None:
+        """Leave what is still under way. The gateway is open still."""
+
+
 class Process:
     """A process that serves. Its ports are bound when it is made; `run` does the rest.
 
     `public` and `private` are URLs (`public` is None in one that only works in the background). `prepare` may bring
-    what the settings lack, a database say, before anything is opened; `on_ready` is told when requests are answered.
+    what the settings lack, a database say, before anything is opened; `on_ready` is told when requests are answered;
+    `upstairs` opens the package above.
     """
 
     def __init__(
@@ -59,9 +73,11 @@ class Process:
         reuse_port: bool = False,
         prepare: Callable[[Settings], Awaitable[Settings]] | None = None,
         on_ready: Callable[[Process], Awaitable[None]] | None = None,
+        upstairs: Callable[[Gateway], Awaitable[Upstairs]] | None = None,
     ) -> None:
-        self._prepare, self._on_ready = prepare, on_ready
+        self._prepare, self._on_ready, self._go_up = prepare, on_ready, upstairs
         self.gateway: Gateway | None = None
+        self._upstairs: Upstairs | None = None
         self._stop, self._now = asyncio.Event(), asyncio.Event()
         self._doors: list[Face] = []
         self._servers: list[listen.Server] = []
@@ -128,9 +144,11 @@ class Process:
             await asyncio.sleep(RETRY_S)
         assert self.gateway is not None
         self.gateway.repeat(sweep.EVERY_S, partial(sweep.run_once, self.gateway), name="connect")
+        if self._go_up is not None:
+            self._upstairs = await self._go_up(self.gateway)
         settle()
         for door in self._doors:
-            door.open(self.gateway)
+            door.open(self.gateway, () if self._upstairs is None else self._upstairs.routes)
         log.info("serve.ready", public=self.public, private=self.private)
         if self._on_ready is not None:
             await self._on_ready(self)
@@ -161,7 +179,10 @@ class Process:
         for server in self._servers:
             server.should_exit = True
         left = OUT_S - CLOSE_S - 1 - (loop.time() - began)
-        await self._hurriedly(asyncio.wait(serving, timeout=min(self.settings.drain_timeout_s, left)))
+        ending = [*serving] if self._upstairs is None else [*serving, asyncio.create_task(self._upstairs.drained())]
+        await self._hurriedly(asyncio.wait(ending, timeout=min(self.settings.drain_timeout_s, left)))
+        for task in ending[len(serving) :]:
+            task.cancel()
         if unfinished := sum(server.unfinished() for server in self._servers):
             log.warning("serve.cut", requests=unfinished)
 
@@ -181,10 +202,15 @@ class Process:
         await asyncio.gather(*serving, return_exceptions=True)
         if self.gateway is not None:
             try:
-                await asyncio.wait_for(self.gateway.close(), CLOSE_S)
+                await asyncio.wait_for(self._close(self.gateway), CLOSE_S)
             except TimeoutError:
                 log.warning("serve.close_timeout")
         log.info("serve.ended")
+
+    async def _close(self, gateway: Gateway) -> None:
+        if self._upstairs is not None:
+            await self._upstairs.close()
+        await gateway.close()
 
 
 class Face:
@@ -195,15 +221,15 @@ class Face:
         self._app: ASGI | None = None
         self._door: Door | None = None
 
-    def open(self, gateway: Gateway) -> None:
-        """From now on the gateway answers."""
+    def open(self, gateway: Gateway, more: Sequence[Route] = ()) -> None:
+        """From now on the gateway answers. `more`: routes of the package above."""
         from gateway.web.app import private_app
         from gateway.web.hooks import public_door
 
         if self._face == "public":
             self._door = public_door(gateway)
         else:
-            self._app = private_app(gateway)
+            self._app = private_app(gateway, more)
 
     async def public(self, exchange: Exchange) -> Answer | None:
         """As a door of the public listener."""

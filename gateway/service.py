@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import UUID
 
-from gateway import ids, metrics, processes, restored
+from gateway import ids, metrics, processes, restored, traffic
+from gateway.breakers import breakers
 from gateway.breakers.breakers import Breakers
 from gateway.catalog import Catalog
 from gateway.checking.asking import Asking
@@ -34,10 +35,12 @@ from gateway.regions import DEFAULT, Region, Regions
 from gateway.settings import Settings
 from gateway.stream import consumers
 from gateway.stream.epoch import settle
-from gateway.tokens import leases
+from gateway.tokens import draining, leases
 from gateway.tokens.check import Checks
+from gateway.tokens.draining import Drain
 from gateway.tokens.reading import TokenReads
 from gateway.tokens.refresh import Refresher
+from gateway.tokens.spool import Spool
 from gateway.vault import checks, choose, holders, keyring, openbao, sweep, watch
 from gateway.vault.keyring import Keyring
 from gateway.vault.upkeep import EVERY_S as VAULT_EVERY_S
@@ -69,12 +72,18 @@ class Gateway:
         self.published_keys = PublishedKeys(clock, settings, self.outbound)
         self.endpoints = EndpointCache(clock)
         self._checks = {r.name: Checks(r.database, settings.commit_deadline_s) for r in self.regions}
-        self.processes = {r.name: Process(r.database, ids.uuid7(clock.now())) for r in self.regions}
+        self._process = ids.uuid7(clock.now())
+        self.processes = {r.name: Process(r.database, self._process) for r in self.regions}
+        self.spool = Spool(settings.spool_folder, {r.name: r.keyring for r in self.regions}, self._process)
+        self.drain_spool = Drain(self.spool, self.regions, self.catalog, keys, self._process, self.new_id).run_once
         self._refreshed = {r.name: Listener(r.database, leases.CHANNEL, REFRESHES_POLL_S) for r in self.regions}
-        self.breakers = {r.name: Breakers() for r in self.regions}
+        self.breakers = {
+            r.name: Breakers(r.database, self.catalog, clock, settings, self.new_id, region=r.name)
+            for r in self.regions
+        }  # fmt: skip
         self.refresher = Refresher(
             self.catalog, self.outbound, clock, keys, settings.public_url, breakers=self.breakers,
-            news=self._refreshed, processes=self.processes, spool_grace_s=settings.spool_grace_s,
+            news=self._refreshed, processes=self.processes, spool=self.spool, spool_grace_s=settings.spool_grace_s,
         )  # fmt: skip
         asking = Asking(self.refresher, self.outbound, clock, settings.public_url)
         self.checkers = {r.name: Checker(r, self.catalog, asking, clock, self.new_id) for r in self.regions}
@@ -86,7 +95,7 @@ class Gateway:
         ]
         self.refusals = Refusals()
         self.keyring_watch = KeyringWatch(keys, settings)
-        self._process, self._told_at = ids.uuid7(clock.now()), float("-inf")
+        self._told_at = float("-inf")
         self._told: tuple[int, tuple[int, ...]] = (0, ())
         self.state: Literal["starting", "ready", "draining"] = "starting"
         self.draining = asyncio.Event()  # set once, by drain(): streams close themselves with their cursor
@@ -139,9 +148,12 @@ class Gateway:
             await region.upkeep.ready()
             await self.processes[region.name].run_once()
             await self._refreshed[region.name].start()
+            await self.breakers[region.name].start()
             await self._checks[region.name].start()
         await self.catalog.open()
         await self.look_for_restores()
+        await self.spool.open()
+        await self.drain_spool()  # before anything is claimed, and before anybody is told that we are ready
         self._loops = [
             asyncio.create_task(every(WATCH_EVERY_S, self.watch, name="watch")),
             asyncio.create_task(every(REFUSALS_EVERY_S, self.write_refusals, name="refusals")),
@@ -156,7 +168,12 @@ class Gateway:
                 asyncio.create_task(every(processes.EVERY_S, p.run_once, name="process"))
                 for p in self.processes.values()
             ),
+            *(
+                asyncio.create_task(every(breakers.IDLE_S, b.run_once, name="breakers", wake=b.wake))
+                for b in self.breakers.values()
+            ),
             asyncio.create_task(every(WATCH_EVERY_S, self.look_for_restores, name="restored")),
+            asyncio.create_task(every(draining.EVERY_S, self.drain_spool, name="spool")),
             *(
                 asyncio.create_task(every(CLOSING_EVERY_S, self.closing_worker(r).run_once, name="closing"))
                 for r in self.regions
@@ -174,6 +191,7 @@ class Gateway:
                 asyncio.create_task(every(expiring.EVERY_S, self.expiring(r).run_once, name="expiring"))
                 for r in self.regions
             ),
+            *(asyncio.create_task(every(traffic.EVERY_S, r.traffic.run_once, name="traffic")) for r in self.regions),
         ]
         if self.bao is not None:
             self._loops.append(asyncio.create_task(every(openbao.RENEW_EVERY_S, self.bao.run_once, name="openbao")))
@@ -191,10 +209,12 @@ class Gateway:
         await self.catalog.close()
         await self.published_keys.close()
         await self.refresher.close()
+        await self.spool.close()
         await self.outbound.close()
         for region in self.regions:
             await self._checks[region.name].stop()
             await self._refreshed[region.name].stop()
+            await self.breakers[region.name].stop()
             await self._left(self.processes[region.name])
             await region.close()
         if self.bao is not None:
@@ -210,6 +230,8 @@ class Gateway:
     async def _write_notes(self) -> None:
         try:
             await self.write_refusals()
+            for region in self.regions:
+                await region.traffic.run_once()
             await holders.leave(self.control, self._process)
         except (Unavailable, AttributeError, *AWAY):
             pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
@@ -240,6 +262,9 @@ class Gateway:
         """Figures that somebody must ask for: which dependencies are up, how far behind each consumer is."""
         states: list[consumers.ConsumerState] = []
         metrics.DEPENDENCY_UP.labels("control").set(await _up(self.control))
+        waiting = await self.spool.waiting()
+        metrics.SPOOL_ENTRIES.set(waiting.entries)
+        metrics.SPOOL_OLDEST.set(waiting.age_s(self.clock.now()))
         for region in self.regions:
             metrics.DEPENDENCY_UP.labels(f"region:{region.name}").set(await _up(region.database))
             async with region.database.acquire() as db:

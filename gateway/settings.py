@@ -27,6 +27,11 @@ class Settings(BaseSettings):
         None, description="a database of its own for control; unset: the region's"
     )
     home: Path = Field(Path("posthouse-data"), description="folder of `posthouse up`: embedded database, keyring")
+    spool_dir: Path | None = Field(
+        None,
+        description="folder for token sets that came while the database was away: on a volume that outlives the process; "
+        "unset: `spool` in the home folder",
+    )
     keyring_file: Path | None = Field(None, description="keyring file; unset: `keyring.json` in the home folder")
     keyring: SecretStr | None = Field(None, description="the keyring itself, instead of a file")
 
@@ -57,6 +62,9 @@ class Settings(BaseSettings):
         le=365,
         description="how long ahead `connection.expiring_soon` says that only a reconnect keeps a connection",
     )
+    renewals_at_once: int = Field(
+        64, ge=1, le=1000, description="connections whose tokens a process renews ahead at the same time"
+    )
     spool_grace_s: float = Field(
         900.0, ge=0, le=24 * 3600,
         description="how long the tokens of a process that fell silent may lie in its spool: nobody spends theirs meanwhile",
@@ -68,6 +76,15 @@ class Settings(BaseSettings):
     keys_urls: dict[str, str] = Field(
         default_factory=dict,
         description='where a provider\'s public keys are fetched instead, as JSON `{"google": URL}`: for tests and mirrors',
+    )
+    calls_per_s: float = Field(
+        50.0, gt=0, description="calls of one provider a second, of all processes of a region together"
+    )
+    provider_calls_per_s: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description='the same where a provider has another limit, as JSON `{"slack": 20}`'
+    )
+    calls_at_once: int = Field(
+        32, ge=1, description="calls of one kind at one host of a provider that are under way at once per process"
     )
     key_backend: Annotated[str, Field(pattern="^(local|transit)$")] = Field(
         "local", description="what wraps the tenants' data keys: the `local` keyring, or `transit` of Vault / OpenBao"
@@ -166,6 +183,11 @@ class Settings(BaseSettings):
     def uses_vault(self) -> bool:
         """Some of this deployment's keys or tokens are kept in Vault / OpenBao."""
         return self.key_backend == "transit" or self.token_store == "kv"
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where token sets lie that could not be written."""
+        return self.spool_dir or self.home / "spool"
 
     @property
     def control_url(self) -> SecretStr | None:

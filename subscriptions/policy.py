@@ -5,6 +5,8 @@
                quiet hours more likely than others. So nobody waits, and nobody's renewals come in one heap
     kept       its refresh token dies of idleness: used once before it does, whoever uses the grant
     at once    it ran out while it was in use (an outage, say)
+    anew       its moment is long past and its window is not (an outage, or it has just come to us): another moment of what is
+               left, so that what was put off comes in no heap
 
 Times are seconds of the region's clock since 1970, floats: the simulator decides tens of millions of times with this very
 function. Chance is an argument, one number for each token set, so that whoever asks again gets the same answer.
@@ -26,6 +28,7 @@ LEAST_USED_S, MOST_USED_S = HOUR_S, 30 * DAY_S  # used within its last life, but
 KEEP_SHARE, MOST_KEEP_S = 0.15, 14 * DAY_S  # before a refresh token dies of idleness: the window …
 KEEP_MARGIN_SHARE, MOST_KEEP_MARGIN_S = 0.03, 2 * DAY_S  # … and its end
 DOUBT_S = 900.0  # what is in doubt is looked at again after so long
+LATE_S = 300.0  # so long after its moment: it was put off
 NEED_MARGIN_S = 300.0  # a token must outlive what is asked of it by so much
 
 Act = Literal["renew", "look", "nothing"]
@@ -61,6 +64,7 @@ class Grant:
     used_at: float | None = None  # when somebody last read a token of its connection
     needed_at: float | None = None  # when a subscription of its connection falls due
     again_at: float | None = None  # the last try failed: not before then
+    planned_at: float | None = None  # the moment that was chosen last time; None: none was
     chance: float = 0.5  # 0 to 1, its own
 
 
@@ -91,8 +95,14 @@ def plan(grant: Grant, now: float, hours: Sequence[float] = EVEN) -> Plan:
         return Plan(math.inf, "nothing", "cannot_renew")
     if grant.ends_at is not None and grant.expires_at is not None and grant.expires_at >= grant.ends_at:
         return Plan(math.inf, "nothing", "hard_end")
-    ahead, kept = _ahead(grant, now, hours), _kept(grant, now, hours)
-    first = kept if kept is not None and kept.at < ahead.at else ahead
+    first = _ahead(grant, now, hours)
+    if grant.keep_by is not None:
+        window = _kept(grant, grant.keep_by)
+        if window[0] < first.at:  # else it is not the first, whatever its moment
+            at = moment(window, grant.chance, hours)
+            first = first if first.at <= at else Plan(at, "renew", "keep_alive", window)
+    if first.at < now - LATE_S:
+        first = _late(first, grant, now, hours)
     if first.act == "renew" and grant.again_at is not None and grant.again_at > max(now, first.at):
         return Plan(grant.again_at, "renew", "backing_off", first.window)
     return first
@@ -124,16 +134,24 @@ def _ahead(grant: Grant, now: float, hours: Sequence[float]) -> Plan:
     return Plan(moment(window, grant.chance, hours), "renew", reason, window)
 
 
-def _kept(grant: Grant, now: float, hours: Sequence[float]) -> Plan | None:
-    """The last moment for whoever uses it, and for whoever does not."""
-    if grant.keep_by is None:
-        return None
-    idle_s = max(grant.keep_by - (grant.issued_at if grant.kept_since is None else grant.kept_since), 1.0)
-    window = (
-        grant.keep_by - min(KEEP_SHARE * idle_s, MOST_KEEP_S),
-        grant.keep_by - min(KEEP_MARGIN_SHARE * idle_s, MOST_KEEP_MARGIN_S),
+def _kept(grant: Grant, keep_by: float) -> tuple[float, float]:
+    """The last window for whoever uses it, and for whoever does not."""
+    idle_s = max(keep_by - (grant.issued_at if grant.kept_since is None else grant.kept_since), 1.0)
+    return keep_by - min(KEEP_SHARE * idle_s, MOST_KEEP_S), keep_by - min(
+        KEEP_MARGIN_SHARE * idle_s, MOST_KEEP_MARGIN_S
     )
-    return Plan(moment(window, grant.chance, hours), "renew", "keep_alive", window)
+
+
+def _late(plan: Plan, grant: Grant, now: float, hours: Sequence[float]) -> Plan:
+    """Its moment is past. Chosen anew once: `planned_at` tells the new moment from the old."""
+    if plan.window is None or plan.window[1] - now < LATE_S:
+        return plan
+    planned_at = grant.planned_at
+    if planned_at is not None and planned_at >= now - LATE_S:
+        return plan if planned_at <= now else Plan(planned_at, plan.act, plan.reason, plan.window)
+    window = (now, plan.window[1])
+    # Another number of the same chance. Later rather than sooner: others have less time left.
+    return Plan(moment(window, math.sqrt(grant.chance * 997.0 % 1.0), hours), plan.act, plan.reason, window)
 
 
 def _used_s(life_s: float) -> float:
@@ -145,8 +163,8 @@ def moment(window: tuple[float, float], chance: float, hours: Sequence[float] = 
     start, end = window
     if end - start <= HOUR_S or hours is EVEN:  # within an hour there is nothing to choose
         return start + chance * (end - start)
-    sought = chance * _weighed(start, end, hours)
-    at = start
+    days, sought = divmod(chance * _weighed(start, end, hours), DAY_S)  # a whole day's weight is a day: the mean is 1
+    at = start + days * DAY_S
     while True:
         step = min(_next_hour(at), end)
         weight = hours[int(at // HOUR_S) % 24]

@@ -11,7 +11,7 @@ from gateway import metrics
 
 OURS = re.compile(r"posthouse_[a-z_]+")
 BOUNDED = {
-    "provider", "integration", "consumer", "dependency", "server", "region",  # what an operator configured
+    "provider", "integration", "consumer", "dependency", "server", "region", "host",  # what an operator configured
     "reason", "outcome", "kind", "route", "method", "status", "version", "python", "why", "verdict",  # what the code names
 }  # fmt: skip
 

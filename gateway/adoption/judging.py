@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
 from gateway.adoption.lines import Line, LineRefused, TokenLine
 from gateway.catalog import Integration
+from gateway.connections.rotations import fingerprint
 from gateway.connections.scopes import Ledger, compared
 from gateway.exchange import facts_of, marks, minted_for
 from gateway.regions import account_hash, reach_hash, subject_hash
@@ -36,6 +37,7 @@ class ReadyGrant:
     reach: UUID | None
     mac: bytes  # of the token set as the line has it
     marks: tuple[UUID, ...]  # of its refresh token: `exchange.marks`
+    fingerprint: UUID | None  # likewise: `rotations.fingerprint`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +116,17 @@ def _grant(
         )
     ledger = compared(profile, tokens.scopes)
     reason = UNREFRESHABLE if dies else ledger.reason
+    mac = keyring.mac("import", tokens.encoded())  # as the line has it: what follows is ours
+    if tokens.refresh_token is not None and facts.refresh_life_s is not None:  # when it was consented to, nobody says
+        ends_at = now + timedelta(seconds=facts.refresh_life_s)
+        tokens = replace(tokens, refresh_expires_at=min(tokens.refresh_expires_at or ends_at, ends_at))
     return ReadyGrant(
         tokens=tokens, signal="authorized" if reason is None else "narrowed", reason=reason, ledger=ledger,
-        reach=reach, mac=keyring.mac("import", tokens.encoded()),
+        reach=reach, mac=mac,
         marks=marks(
             keyring, integration, TokenSet(access_token=tokens.access_token or "", refresh_token=tokens.refresh_token)
         ),
+        fingerprint=fingerprint(keyring, integration.id, tokens.refresh_token),
     )  # fmt: skip
 
 

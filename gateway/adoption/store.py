@@ -14,6 +14,8 @@ from typing import Any
 from uuid import UUID
 
 from gateway.adoption.judging import Ready, ReadyGrant
+from gateway.connections import rotations
+from gateway.connections.rotations import Came
 from gateway.connections.states import State
 from gateway.database import Db
 from gateway.vault.tokens import Place, Sealed
@@ -172,6 +174,15 @@ async def put_grants(tx: Db, placed: Sequence[Placed], now: datetime) -> None:
     if placed:
         await tx.execute(PUT, _json([_grant(one) for one in placed]))
         await tx.execute(PUT_TOKENS, _json([_tokens(one, now) for one in placed]))
+        await rotations.record(tx, [_came(one) for one in placed])
+
+
+def _came(one: Placed) -> Came:
+    place = one.place
+    return Came(
+        connection=place.connection, access_profile=place.profile, generation=place.generation,
+        token_version=place.version, source="import", fingerprint=one.grant.fingerprint,
+    )  # fmt: skip
 
 
 def _described(id: UUID, line: Ready) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from gateway.cli import (
     openapi,
     providers,
     restored,
+    rotations,
     sandbox,
     serve,
+    simulate,
     up,
 )
 
@@ -46,10 +48,12 @@ app.command("openapi")(openapi.openapi)
 app.command("restored", help=restored.HELP)(restored.restored)
 app.command("deploy")(deploy.deploy)
 app.command("sandbox")(sandbox.sandbox)
+app.command("simulate")(simulate.simulate)
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(connections.app, name="connections")
 connections.app.command("history")(history.history)
+connections.app.command("rotations")(rotations.rotations)
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(events.app, name="events")
 app.add_typer(consumers.app, name="consumers")

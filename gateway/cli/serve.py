@@ -15,6 +15,7 @@ def serve(
     from gateway import serve as serving
     from gateway.cli.opened import settings
     from gateway.errors import SetupError
+    from subscriptions import house
 
     chosen = settings()
     if only not in ("", "web", "worker"):
@@ -26,6 +27,8 @@ def serve(
         print(f"posthouse: ready  public={process.public or '-'}  private={process.private}", flush=True)
 
     async def main() -> None:
-        await serving.Process(chosen, only=only or None, reuse_port=reuse_port, on_ready=tell).run()  # type: ignore[arg-type]  # looked at above
+        await serving.Process(
+            chosen, only=only or None, reuse_port=reuse_port, on_ready=tell, upstairs=house.opened  # type: ignore[arg-type]  # looked at above
+        ).run()  # fmt: skip
 
     serving.run(main, chosen)

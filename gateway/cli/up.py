@@ -14,6 +14,7 @@ def up() -> None:
     """Start everything on this machine: database, schema, keyring, both listeners. Ctrl-C stops it; data stays."""
     from gateway import serve
     from gateway.cli.opened import settings
+    from subscriptions import house
 
     chosen = settings()
     unset: dict[str, object] = {}
@@ -27,7 +28,7 @@ def up() -> None:
 
     async def main() -> None:
         machine = Machine()
-        process = serve.Process(chosen, prepare=machine.prepare, on_ready=machine.tell)
+        process = serve.Process(chosen, prepare=machine.prepare, on_ready=machine.tell, upstairs=house.opened)
         try:
             await process.run()
         finally:

@@ -248,6 +248,7 @@ async def _gathered(
                 known.reach,
                 marks=marks(sets[profile]),
                 refresh_expected=expected,
+                refresh_life_s=party.facts.refresh_life_s,
             )
             gathered.append(one)
         else:

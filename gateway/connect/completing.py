@@ -21,11 +21,12 @@ from gateway.connect import accounts, leaving, secrets, staging, store
 from gateway.connect.flow import count
 from gateway.connect.staging import Brought
 from gateway.connect.store import Session
-from gateway.connections import grants, transitions
+from gateway.connections import grants, rotations, transitions
 from gateway.connections import store as connections
 from gateway.connections.fences import NAMED_FOR_EVER
 from gateway.connections.grants import Grant, NewTokens
 from gateway.connections.moves import Move
+from gateway.connections.rotations import Came
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import ISSUED, State
 from gateway.connections.store import Connection
@@ -35,6 +36,7 @@ from gateway.errors import Conflict, NotFound, SessionOver, Unavailable, WrongCo
 from gateway.regions import Region
 from gateway.service import Gateway
 from gateway.vault.cipher import SealBroken
+from gateway.vault.keyring import Keyring
 from gateway.vault.tokens import Place
 
 MOST_GUESSES = 5  # at a code of 256 bits: whoever is wrong so often does not have it
@@ -166,7 +168,8 @@ class Completion:
         done = await store.find(tx, session.id)
         self._count(done)
         left = [] if same else [grant for name, grant in held.items() if name not in session.profiles]
-        moves = [_consented(tx, session, one, one.new) for one in placed if one.new is not None]
+        keyring = self._gateway.control_keyring
+        moves = [_consented(tx, keyring, session, one, one.new) for one in placed if one.new is not None]
         moves += [_left(tx, grant) for grant in left]
         narrow = (
             {} if moves else {connection.id: Word(CONSENT, "scopes_missing")}
@@ -246,9 +249,14 @@ def _accounts(brought: Sequence[Brought]) -> tuple[UUID, ...]:
     return tuple(dict.fromkeys(account for one in brought for account in one.accounts))
 
 
-def _consented(tx: Db, session: Session, one: Placed, new: NewTokens) -> Move:
+def _consented(tx: Db, keyring: Keyring, session: Session, one: Placed, new: NewTokens) -> Move:
     """The new generation's grant and tokens."""
     whole, profile = one.ledger.reason is None, one.brought.access_profile
+    came = Came(
+        connection=session.connection_id, access_profile=profile, generation=one.generation, token_version=one.version,
+        source="consent",
+        fingerprint=rotations.fingerprint(keyring, session.integration_id, one.brought.refresh_token),
+    )  # fmt: skip
 
     async def save(state: State, reason: str | None) -> None:
         await grants.put(
@@ -257,6 +265,7 @@ def _consented(tx: Db, session: Session, one: Placed, new: NewTokens) -> Move:
             reach_hash=one.brought.reach, kind=one.brought.kind, marks=one.brought.marks, age_s=one.brought.age_s,
         )  # fmt: skip
         await grants.put_tokens(tx, session.connection_id, profile, session.tenant_id, one.generation, one.version, new)
+        await rotations.record(tx, [came])
 
     return Move(
         connection=session.connection_id, access_profile=profile, signal="authorized" if whole else "narrowed",

@@ -18,11 +18,12 @@ from gateway.connect.accounts import Known
 from gateway.connect.asking import invalid, profiles_of
 from gateway.connect.parties import Party
 from gateway.connect.staging import Kind
-from gateway.connections import grants, transitions
+from gateway.connections import grants, rotations, transitions
 from gateway.connections import store as connections
 from gateway.connections.fences import NAMED_FOR_EVER
 from gateway.connections.grants import NewTokens
 from gateway.connections.moves import Move, Save
+from gateway.connections.rotations import Came
 from gateway.connections.scopes import Ledger
 from gateway.connections.states import State
 from gateway.connections.store import Connection, NewConnection
@@ -111,6 +112,9 @@ def _saving(
             parameters=tokens.parameters, reach_hash=reach, kind=kind,
         )  # fmt: skip
         await grants.put_tokens(tx, new.id, name, new.tenant_id, 1, 1, sealed)
+        await rotations.record(tx, [Came(
+            connection=new.id, access_profile=name, generation=1, token_version=1, source="consent", fingerprint=None,
+        )])  # fmt: skip
 
     return save
 

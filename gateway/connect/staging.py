@@ -49,11 +49,14 @@ def brought(
     kind: Kind = "code",
     marks: Iterable[UUID] = (),
     refresh_expected: bool = False,
+    refresh_life_s: int | None = None,
 ) -> Brought:
-    """What an answer brought."""
+    """What an answer brought. `refresh_life_s`: from the consent on, whatever is done (`OAuthFacts`)."""
+    lives = (tokens.refresh_expires_in_s, refresh_life_s if tokens.refresh_token is not None else None)
+    refresh_s = min((life for life in lives if life is not None), default=None)
     return Brought(
         access_profile=access_profile, access_token=tokens.access_token, refresh_token=tokens.refresh_token,
-        token_type=tokens.token_type, expires_in_s=tokens.expires_in_s, refresh_expires_in_s=tokens.refresh_expires_in_s,
+        token_type=tokens.token_type, expires_in_s=tokens.expires_in_s, refresh_expires_in_s=refresh_s,
         scopes=tokens.scopes, parameters=dict(tokens.parameters), accounts=tuple(accounts), reach=reach, kind=kind,
         marks=tuple(marks), lasts=not refresh_expected or tokens.expires_in_s is None or tokens.refresh_token is not None,
     )  # fmt: skip

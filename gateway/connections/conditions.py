@@ -24,7 +24,6 @@ from gateway.stream.append import NewEvent, append
 ErrorClass = Literal["refused", "rejected", "odd"]
 
 EVENT_WINDOW_S = 3600
-RECHECK_SPREAD_S = 300.0  # over which connections are checked again when a provider is well
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,11 @@ WORSE = "UPDATE gateway.provider_conditions SET failures = failures + 1, passed 
 DEGRADED = """SELECT true FROM gateway.provider_conditions WHERE provider = $1 AND degraded_since IS NOT NULL
                  AND (NOT $2 OR canary_at <= gateway.now())"""
 WAITING = "SELECT EXISTS (SELECT FROM gateway.grant_checks WHERE provider = $1 AND waits)"
+HOW_MANY = "SELECT count(*) FROM gateway.grant_checks WHERE provider = $1 AND waits"
 PASS = "UPDATE gateway.provider_conditions SET passed = passed + 1 WHERE provider = $1"
+TURN = """UPDATE gateway.provider_conditions SET canary_at = gateway.now() + make_interval(secs => $2)
+           WHERE provider = $1 AND degraded_since IS NOT NULL AND canary_at <= gateway.now() + make_interval(secs => $2 / 2)
+       RETURNING true"""
 NEXT = (
     "UPDATE gateway.provider_conditions SET canary_at = gateway.now() + make_interval(secs => $2) WHERE provider = $1"
 )
@@ -77,6 +80,7 @@ RECOVER = """UPDATE gateway.provider_conditions SET degraded_since = NULL, error
 ALL = """SELECT provider, degraded_since, error_class, failures, passed,
                 (SELECT count(*) FROM gateway.grant_checks k WHERE k.provider = c.provider AND k.waits) AS waiting
            FROM gateway.provider_conditions c ORDER BY provider"""
+TELL = "SELECT pg_notify('posthouse_breakers', '')"  # every process makes or leaves its calls accordingly
 FORGET = "DELETE FROM gateway.provider_failures WHERE at < (SELECT gateway.now()) - make_interval(secs => $1)"
 
 
@@ -96,6 +100,7 @@ async def failed(
     if not guard.tripped(counts, limits):
         return Counted(False)
     since = await tx.fetchval(DEGRADE, provider, error_class, limits.canary_s)
+    await tx.execute(TELL)
     said = {"error_class": error_class, "connections": counts.connections, "tenants": counts.tenants, "since": since}
     return Counted(True, event("degraded", provider, event_id, since, said))
 
@@ -148,6 +153,14 @@ async def well(
                 await append(tx, [event])
 
 
+async def turn(tx: Db, provider: str, limits: Limits = LIMITS) -> bool:
+    """Let an ordinary call go in the place of a canary, half a pause before one would.
+
+    Canaries are taken from what waits, and all of that may be dead: the guard would hold for as long as there is any.
+    """
+    return bool(await tx.fetchval(TURN, provider, float(limits.canary_s)))
+
+
 async def unwell(db: Db, provider: str) -> bool:
     """Does the guard hold at this provider?"""
     return bool(await db.fetchval(DEGRADED, provider, False))
@@ -157,7 +170,8 @@ async def recover(tx: Db, provider: str, since: datetime, event_id: UUID) -> New
     """The provider is well: everything that waited for that is checked again."""
     row = await tx.fetchrow(RECOVER, provider)
     assert row is not None
-    await checks.release(tx, provider, RECHECK_SPREAD_S)
+    await tx.execute(TELL)
+    await checks.release(tx, provider, guard.spread_s(await tx.fetchval(HOW_MANY, provider)))
     return event("recovered", provider, event_id, row["at"], {"since": since, "failures": row["failures"]})
 
 

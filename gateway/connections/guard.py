@@ -19,8 +19,13 @@ class Limits:
     least: int = 5  # connections in a window that never trip it
     times: float = 5.0  # the usual rate
     tenants: int = 3
-    canary_s: int = 30  # between two checks of a provider that is unwell
+    canary_s: int = (
+        5  # between two checks of a provider that is unwell: it is well within a quarter of a minute of its return
+    )
     passes: int = 3  # canaries that must pass one after the other
+    rechecks_per_s: float = 250.0  # of what waited, once it is well …
+    least_spread_s: float = 10.0  # … but not at once …
+    most_spread_s: float = 200.0  # … and within so long. What a provider takes a second is for its budget to say
 
 
 LIMITS = Limits()
@@ -45,3 +50,8 @@ def tripped(counts: Counts, limits: Limits = LIMITS) -> bool:
 def released(passed: int, limits: Limits = LIMITS) -> bool:
     """Have enough canaries passed?"""
     return passed >= limits.passes
+
+
+def spread_s(waiting: int, limits: Limits = LIMITS) -> float:
+    """Over how long the checks that waited are spread, seconds, so that a provider that is well again is not run over."""
+    return min(max(waiting / limits.rechecks_per_s, limits.least_spread_s), limits.most_spread_s)

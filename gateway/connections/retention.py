@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.connections import conditions, history
+from gateway.connections import conditions, history, rotations
 from gateway.database import Database
 
 
@@ -13,6 +13,7 @@ class Retention:
         self._database, self._history_days = database, history_days
 
     async def run_once(self) -> None:
-        """Drop histories that are older, and failures from which no usual rate is taken any more.    Raises: Unavailable."""
+        """Drop histories and rotations that are older, and failures from which no usual rate is taken any more.    Raises: Unavailable."""
         await history.forget(self._database, self._history_days)
+        await rotations.forget(self._database, self._history_days)
         await conditions.forget(self._database)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.clock import Clock
-from gateway.doctor import database, integrations, machine, vault
+from gateway.doctor import database, integrations, machine, spool, vault
 from gateway.doctor.finding import Finding
 from gateway.errors import SetupError
 from gateway.settings import Settings
@@ -12,7 +12,7 @@ from gateway.vault import keyring
 
 async def examine(settings: Settings, clock: Clock) -> list[Finding]:
     """Everything that can be looked at from here. Writes nothing. `settings` must name a database."""
-    findings = [machine.public_url(settings), *machine.disk(settings)]
+    findings = [machine.public_url(settings), *machine.disk(settings), *spool.look(settings, spool.mounts())]
     keys = None
     try:
         keys = keyring.load(settings)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from gateway.clock import random_bytes
-from gateway.tokens.leases import Open
+from gateway.tokens.leases import LEASE_S, Open
 from providers.oauth import OAuthFacts
 
 LOST_PAUSE_S = 20.0  # at a strict provider: longer than a call that it may still be at
@@ -37,7 +37,7 @@ def is_dangerous(open: Open, facts: OAuthFacts, kind: str) -> bool:
     An answer is missing (or its holder is gone), and the provider does not let the old token live."""
     if not rotates(facts, kind) or (open.phase != "sent" and open.unanswered_s is None):
         return False
-    since_s = open.unanswered_s if open.unanswered_s is not None else -open.lease_left_s + 30.0
+    since_s = open.unanswered_s if open.unanswered_s is not None else LEASE_S - open.lease_left_s
     return facts.rotation == "strict" or since_s >= facts.reuse_grace_s
 
 

@@ -7,6 +7,7 @@ long its own clock says that it has it. What the row says of a dead holder, `int
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -14,7 +15,9 @@ from gateway.connections.grants import Name
 from gateway.database import Db
 from gateway.processes import SILENT_S
 
-LEASE_S = 30
+LEASE_S = (
+    16  # a call's deadline, what comes before it, and a margin; shorter than a reader waits: he outlives a dead winner
+)
 CHANNEL = "posthouse_refreshes"  # the payload is the connection
 
 Phase = Literal["claimed", "sent", "lost", "failed"]
@@ -59,6 +62,7 @@ class Lease:
     seen: tuple[int, int]
     fence: int
     is_again: bool  # an answer to an earlier call about this very token set went missing
+    at: datetime  # by the region's clock
 
 
 LOOK = """
@@ -92,13 +96,13 @@ VALUES ($1, $2, $3, $4, 'claimed', $5, nextval('gateway.fences'), gateway.now() 
                CASE WHEN same THEN r.tries ELSE 0 END, false
           FROM (SELECT (r.generation, r.token_version) = (excluded.generation, excluded.token_version) AS same) AS s)
  WHERE r.fence = $7
-RETURNING fence, unanswered_since IS NOT NULL AS is_again"""
+RETURNING fence, unanswered_since IS NOT NULL AS is_again, gateway.now() AS at"""
 
 
 async def claim(db: Db, name: Name, seen: tuple[int, int], holder: UUID, was: Open | None) -> Lease | None:
     """The lease, if the grant's row is still as it `was` seen; None: somebody else was quicker."""
     row = await db.fetchrow(CLAIM, *name, *seen, holder, LEASE_S, -1 if was is None else was.fence)
-    return None if row is None else Lease(name, seen, row["fence"], row["is_again"])
+    return None if row is None else Lease(name, seen, row["fence"], row["is_again"], row["at"])
 
 
 SENT = """UPDATE gateway.refreshes SET phase = 'sent'
@@ -129,7 +133,7 @@ async def failed(
 # Whoever writes a token set ends whatever is open about its predecessor: a holder that has not sent yet finds its row gone, and
 # does not. One that has is waited for: what it brings is the newer one.
 END = """DELETE FROM gateway.refreshes WHERE connection_id = $1 AND access_profile = $2
-            AND (fence = $3 OR phase <> 'sent' OR (generation, token_version) <> ($4, $5)) RETURNING waited"""
+            AND (fence = $3 OR phase <> 'sent' OR (generation, token_version) <> ($4, $5)) RETURNING waited, fence"""
 OTHER = "SELECT true FROM gateway.refreshes WHERE connection_id = $1 AND access_profile = $2"
 
 
@@ -137,16 +141,18 @@ class NotNow(Exception):
     """Another holder's call about this very token set is out: what it brings is newer, and whether it comes is not known yet."""
 
 
-async def ended(tx: Db, name: Name, seen: tuple[int, int], fence: int | None) -> None:
+async def ended(tx: Db, name: Name, seen: tuple[int, int], fence: int | None) -> bool:
     """Nothing is open any more about the token set that was `seen`, in this transaction. Others are told.
 
-    `fence`: of our own lease.    Raises: NotNow."""
+    `fence`: of our own lease; True: nobody else has had one since.    Raises: NotNow."""
     row = await tx.fetchrow(END, *name, -1 if fence is None else fence, *seen)
     if row is None:
         if await tx.fetchval(OTHER, *name):
             raise NotNow
-    elif row["waited"]:
+        return False
+    if row["waited"]:
         await _tell(tx, name)
+    return bool(row["fence"] == fence)
 
 
 RELEASE = """DELETE FROM gateway.refreshes WHERE connection_id = $1 AND access_profile = $2 AND fence = $3

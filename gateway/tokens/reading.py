@@ -109,6 +109,7 @@ class TokenReads:
                 place, "access_token", found.data_key_version, found.sealed, found.kv_path
             )  # fmt: skip
             self._known.put(key, access)
+        region.traffic.read(connection, found.integration, found.tenant)
         return Token(access, found, _refresh_after(found.issued_at, found.expires_at))
 
 

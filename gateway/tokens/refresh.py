@@ -20,15 +20,15 @@ import itertools
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Literal
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
 
-from gateway import exchange, ids, metrics
+from gateway import ids, metrics
 from gateway.breakers.breakers import Breakers
-from gateway.breakers.ways import Shut, Way
+from gateway.breakers.ways import Shut, Way, way_of
 from gateway.catalog import Catalog
 from gateway.clock import Clock
 from gateway.connections import conditions, grants
@@ -44,9 +44,10 @@ from gateway.regions import Region
 from gateway.tokens import intent, leases, problems, rotation
 from gateway.tokens.leases import LEASE_S, Lease, NotNow, Open
 from gateway.tokens.rotation import ANSWER_LOST, REFUSED, Due, Fresh, Prepared, Verdict
+from gateway.tokens.spool import Spool
+from gateway.tokens.spooled import Entry, entry_of
 from gateway.vault.cipher import SealBroken
 from gateway.vault.keyring import Keyring
-from providers import oauth
 from providers.errors import (
     GrantEnded,
     Misconfigured,
@@ -60,7 +61,7 @@ from providers.errors import (
 WAIT_S = 20.0  # how long a reader waits for a refresh that goes on
 BROKEN_S = 60.0  # how long an integration is left alone whose set-up the provider refuses
 SUSPENDED_S = 60.0  # … and a grant that the provider has paused
-MARGIN_S = 5.0  # a call is cut so long before its lease ends
+MARGIN_S = 3.0  # a call is cut so long before its lease ends
 POLLS_S = (0.5, 1.0, 2.0, 4.0)  # looks of a process that waits for another's, behind a notice that is lost
 KEEP_PAUSES_S = (0.1, 0.5, 2.0, 5.0)  # between attempts to write what came
 RENEWED = ISSUED | {"suspended"}  # a check may renew what the provider paused: it says whether that is lifted
@@ -83,13 +84,14 @@ class Refresher:
 
     def __init__(
         self, catalog: Catalog, outbound: Outbound, clock: Clock, keyring: Keyring, public_url: str, *,
-        breakers: Mapping[str, Breakers], news: Mapping[str, Listener], processes: Mapping[str, Process], spool_grace_s: float,
+        breakers: Mapping[str, Breakers], news: Mapping[str, Listener], processes: Mapping[str, Process], spool: Spool, spool_grace_s: float,
         chance: Callable[[], float] = intent.chance, keep_pauses_s: tuple[float, ...] = KEEP_PAUSES_S,
     ) -> None:  # fmt: skip
         """`breakers`, `news` (of `leases.CHANNEL`) and `processes` (this one, there) by region."""
         self._catalog, self._outbound, self._clock, self._public_url = catalog, outbound, clock, public_url
         self._keyring, self._keep_pauses_s, self._chance = keyring, keep_pauses_s, chance
         self._breakers, self._news, self._processes, self._spool_grace_s = breakers, news, processes, spool_grace_s
+        self._spool = spool
         self._under_way: dict[Name, asyncio.Task[Outcome]] = {}
         self._unwritten: set[asyncio.Task[None]] = set()
 
@@ -165,8 +167,8 @@ class Refresher:
         """Its way lets it pass, or not.    None: another process was quicker.    Raises: Problem."""
         try:
             async with self._breakers[due.region.name].call(
-                self._way(due), ahead=purpose == "ahead", told=purpose == "check"
-            ):
+                _way(due), ahead=purpose == "ahead", told=purpose == "check", again=was is not None and was.tries > 0
+            ) as in_a_canarys_place:
                 outcome = await self._leased(due, was, doubts)
         except _Unasked as unasked:
             return unasked.outcome
@@ -175,7 +177,7 @@ class Refresher:
         except ProviderError as error:
             raise _problem(error, self._pause_s(was, error)) from None
         if outcome == "refreshed" and purpose != "check":  # a check says so itself
-            await self._well(due)
+            await self._well(due, in_a_canarys_place)
         return outcome
 
     async def _leased(self, due: Due, was: Open | None, doubts: bool) -> Outcome:
@@ -186,21 +188,20 @@ class Refresher:
             raise _Unasked(None)
         try:
             again = await self._look_again(due)
-            if again is None:
-                await self._released(due, lease)
-                raise _Unasked("overtaken")
-            due = again
-            prepared = await rotation.prepare(due, self._public_url, self._clock.now())
-            if not await leases.sent(due.region.database, lease):
-                raise _Unasked(None)
-        except SealBroken:
+            prepared = None if again is None else await rotation.prepare(again, self._public_url, self._clock.now())
+            is_sent = prepared is not None and await leases.sent(due.region.database, lease)
+        except BaseException as error:  # nothing has left us
             await self._released(due, lease)
-            log.error("refresh.seal_broken", region=due.region.name, connection=str(due.name[0]))
-            raise problems.SealBroken() from None
-        except (Problem, ProviderError, asyncio.CancelledError):
-            await self._released(due, lease)
+            if isinstance(error, SealBroken):
+                log.error("refresh.seal_broken", region=due.region.name, connection=str(due.name[0]))
+                raise problems.SealBroken() from None
             raise
-        return await self._asked(due, lease, was, prepared, began, doubts)
+        if again is None or prepared is None:
+            await self._released(due, lease)
+            raise _Unasked("overtaken")
+        if not is_sent:  # the lease is over, and another's by now
+            raise _Unasked(None)
+        return await self._asked(again, lease, was, prepared, began, doubts)
 
     async def _asked(
         self, due: Due, lease: Lease, was: Open | None, prepared: Prepared, began: float, doubts: bool
@@ -360,40 +361,49 @@ class Refresher:
 
     async def _keep(self, due: Due, lease: Lease, fresh: Fresh) -> Outcome:
         """Write what came, until it is written."""
-        known = replace(fresh.tokens, refresh_token=fresh.refresh_token)
-        marks, attempt = exchange.marks(self._keyring, due.integration, known), 0
+        known = rotation.known(self._keyring, due, fresh, "refresh", self._processes[due.region.name].id)
+        attempt, spooled = 0, None
         while True:
             waited_s = self._clock.monotonic() - fresh.at
             try:
-                written = await rotation.keep(due, fresh, waited_s, self.new_id, marks, fence=lease.fence)
+                written = await rotation.keep(due, fresh, waited_s, self.new_id, known, fence=lease.fence)
+            except asyncio.CancelledError:  # the process ends, and this is in its memory alone
+                if spooled is None:
+                    await self._spool.put(self._entry(due, lease, fresh))
+                raise
             except Exception as error:
                 attempt += 1
                 metrics.REFRESHES.labels(due.integration.name, "unwritten").inc()
                 log.error("refresh.unwritten", error=type(error).__name__, attempt=attempt)
+                if spooled is None:
+                    spooled = await self._spool.put(self._entry(due, lease, fresh))
                 await asyncio.sleep(self._keep_pauses_s[min(attempt, len(self._keep_pauses_s)) - 1])
             else:
+                if spooled is not None:
+                    await self._spool.remove(spooled)
                 outcome: Outcome = "refreshed" if written else "overtaken"
                 self._tell(due, outcome)
                 return outcome
 
-    async def _well(self, due: Due) -> None:
+    def _entry(self, due: Due, lease: Lease, fresh: Fresh) -> Entry:
+        waited = timedelta(seconds=self._clock.monotonic() - fresh.at)
+        return entry_of(
+            due, fresh, holder=self._processes[due.region.name].id, fence=lease.fence, came_at=self._clock.now() - waited,
+            came_by_database=lease.at + timedelta(seconds=fresh.asked_s),
+        )  # fmt: skip
+
+    async def _well(self, due: Due, in_a_canarys_place: bool) -> None:
         """It counts like a canary that passes: what waits may be dead, all of it, and would never release the provider."""
         try:
             await conditions.well(
-                due.region.database, due.integration.condition, self.new_id, renewed=True, unasked=True
+                due.region.database,
+                due.integration.condition,
+                self.new_id,
+                renewed=True,
+                unasked=not in_a_canarys_place,
             )
         except Exception as error:  # the token set is written, and that is what was asked for
             log.warning("refresh.condition_unwritten", error=type(error).__name__)
-
-    def _way(self, due: Due) -> Way:
-        """Where the call goes; of an integration that cannot make any, to its provider as such."""
-        integration = due.integration
-        try:
-            app = exchange.app_of(integration, self._public_url, due.stored.grant.parameters)
-            host = urlsplit(oauth.filled(due.facts.token_url, due.facts, app)).hostname or ""
-        except Misconfigured:
-            host = integration.provider.facts.name
-        return Way(integration.provider.facts.name, integration.condition, integration.id, "token", host)
 
     def _pause_s(self, was: Open | None, error: ProviderError) -> float:
         if isinstance(error, Suspended):  # it may be lifted any time: no state of ours, until somebody tells us so
@@ -423,6 +433,11 @@ class _Unasked(Exception):
     def __init__(self, outcome: Outcome | None) -> None:
         super().__init__()
         self.outcome = outcome
+
+
+def _way(due: Due) -> Way:
+    grant = due.stored.grant
+    return way_of(due.integration, "token", grant.parameters, minted=grant.kind == "installation")
 
 
 def _is_lost(error: ProviderError) -> bool:

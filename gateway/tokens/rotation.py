@@ -17,14 +17,16 @@ import structlog
 
 from gateway import exchange
 from gateway.catalog import Integration
-from gateway.connections import checks, conditions, grants, scopes, store, transitions
+from gateway.connections import checks, conditions, grants, rotations, scopes, store, transitions
 from gateway.connections.checks import Ask
 from gateway.connections.fences import Fence
 from gateway.connections.grants import Name
 from gateway.connections.machine import Signal
 from gateway.connections.moves import CONFIRM_AFTER_S, Applied, Failure, Move, NewId
+from gateway.connections.rotations import Came, Source
 from gateway.connections.states import State
 from gateway.connections.telling import Because
+from gateway.database import Db
 from gateway.ending import closing
 from gateway.integrations.profiles import AccessProfile
 from gateway.outbound import Outbound
@@ -32,6 +34,7 @@ from gateway.regions import Region
 from gateway.stream.append import append
 from gateway.tokens import leases
 from gateway.tokens.leases import Lease
+from gateway.vault.keyring import Keyring
 from gateway.vault.tokens import Place
 from providers.oauth import App, OAuthFacts, TokenSet
 
@@ -145,13 +148,30 @@ async def ask(outbound: Outbound, due: Due, prepared: Prepared, deadline_s: floa
     return tokens, tokens.refresh_token or old
 
 
-async def keep(
-    due: Due, fresh: Fresh, waited_s: float, new_id: NewId, marks: tuple[UUID, ...] = (), *, fence: int | None = None
-) -> bool:  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """By what a token set is known again, and who got it how."""
+
+    marks: tuple[UUID, ...]  # `exchange.marks`
+    fingerprint: UUID | None  # of its refresh token
+    source: Source
+    holder: UUID
+
+
+def known(keyring: Keyring, due: Due, fresh: Fresh, source: Source, holder: UUID) -> Known:
+    """`keyring`: control's. `holder`: the process that asked."""
+    whole = replace(fresh.tokens, refresh_token=fresh.refresh_token)
+    return Known(
+        marks=exchange.marks(keyring, due.integration, whole), source=source, holder=holder,
+        fingerprint=rotations.fingerprint(keyring, due.integration.id, fresh.refresh_token),
+    )  # fmt: skip
+
+
+async def keep(due: Due, fresh: Fresh, waited_s: float, new_id: NewId, known: Known, *, fence: int | None) -> bool:
     """Put the new token set in the old one's place; False: that is no longer there, and the new set is of no use.
 
     `waited_s`: since it came; its life is that much shorter. `fence`: of the lease that it was asked under, if that may still
-    be ours.    Raises: Unavailable, asyncpg's errors; NotNow, another holder has asked for a newer one.
+    be its.    Raises: Unavailable, asyncpg's errors; NotNow, another holder has asked for a newer one.
     """
     stored, grant, tokens = due.stored, due.stored.grant, fresh.tokens
     version = grant.token_version + 1
@@ -161,7 +181,7 @@ async def keep(
         refresh_s = stored.refresh_left_s  # the old one goes on
     facts = due.integration.provider.oauth_for(due.integration.settings)
     if facts is not None and facts.refresh_life_s is not None:  # from the consent on, whatever is done
-        left_s = facts.refresh_life_s - stored.since_consent_s + waited_s
+        left_s = facts.refresh_life_s - stored.since_consent_s
         refresh_s = left_s if refresh_s is None else min(refresh_s, left_s)
     new = grants.NewTokens(
         sealed=await due.region.tokens.seal(_place(due, version), tokens.access_token, fresh.refresh_token),
@@ -170,15 +190,28 @@ async def keep(
         refresh_expires_in_s=_left(refresh_s, waited_s),
     )
     changed = (ledger.granted, ledger.lost) != (grant.ledger.granted, grant.ledger.lost)
+    came = Came(
+        connection=grant.connection_id, access_profile=grant.access_profile, generation=grant.generation,
+        token_version=version, source=known.source, fingerprint=known.fingerprint,
+        brought=tokens.refresh_token is not None, holder=known.holder,
+    )  # fmt: skip
     async with due.region.database.transaction() as tx:
         await grants.lock(tx, grant.connection_id)
-        await leases.ended(tx, due.name, due.seen, fence)
+        alone = await leases.ended(tx, due.name, due.seen, fence)
 
         async def save(state: State, reason: str | None) -> None:
             await grants.rotate(
-                tx, grant, stored.tenant, version, ledger=ledger, marks=marks, age_s=fresh.asked_s + waited_s, new=new
+                tx,
+                grant,
+                stored.tenant,
+                version,
+                ledger=ledger,
+                marks=known.marks,
+                age_s=fresh.asked_s + waited_s,
+                new=new,
             )
-            if marks != grant.marks:
+            await rotations.record(tx, [came])
+            if known.marks != grant.marks:
                 await store.mark(tx, [grant.connection_id])
 
         move = due.move(
@@ -186,12 +219,26 @@ async def keep(
             Because(cause=ledger.reason or "refreshed", source="token_answer"), reason=ledger.reason, save=save,
             made=(grant.generation, version), also="scopes_changed" if changed else None,
         )  # fmt: skip
-        (done,) = await transitions.apply(tx, [move], new_id)
+        moves = [move]
+        if not alone and await _was_given_up(tx, due):  # the old token was sent again, which may have ended this one
+            doubt = Because(cause=ANSWER_LOST, source="token_answer")
+            fence_of = Fence(generation=grant.generation, token_version=version)
+            moves.append(due.move("doubted", doubt, reason=ANSWER_LOST, fence=fence_of, again_in_s=0.0))
+        done, *_ = await transitions.apply(tx, moves, new_id)
         written = done.outcome in ("moved", "stays")
         if not written and done.state == "closed" and closing.ends_alone(due.integration):
             # The end took the token set of before, which is superseded: revoking that one need not end this one.
             await closing.leave(tx, due.region, _leaving(due, fresh), new_id())
     return written
+
+
+async def _was_given_up(tx: Db, due: Due) -> bool:
+    """Is the answer that has come at last the one that was given up, and still the next?"""
+    held = [one for one in await grants.of(tx, [due.name[0]]) if one.access_profile == due.name[1]]
+    return any(
+        (one.state, one.reason) == ("reauth_required", ANSWER_LOST) and (one.generation, one.token_version) == due.seen
+        for one in held
+    )
 
 
 def _leaving(due: Due, fresh: Fresh) -> closing.Leaving:
@@ -254,6 +301,8 @@ async def lost(due: Due, lease: Lease | None, again_in_s: float, new_id: NewId, 
 
     `lease`: ours, which ends so; None: somebody else's, who is gone."""
     grant = due.stored.grant
+    if lease is None and grant.state != "active":
+        return  # somebody said so
     async with due.region.database.transaction() as tx:
         await grants.lock(tx, grant.connection_id)
         if lease is not None:

@@ -16,7 +16,7 @@ from gateway.vault import cipher
 from gateway.vault.cipher import Aad, SealBroken
 from gateway.vault.data_keys import DataKey, DataKeys
 
-Purpose = Literal["access_token", "refresh_token", "staged", "closing"]
+Purpose = Literal["access_token", "refresh_token", "staged", "closing", "spool"]
 
 
 @dataclass(slots=True, unsafe_hash=True)  # not frozen: that would treble the cost of making one, and each read does

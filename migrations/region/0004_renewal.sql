@@ -41,6 +41,9 @@ CREATE TABLE gateway.rotations (
   fingerprint uuid,                   -- null: it has no refresh token
   rotated boolean NOT NULL,           -- it is another one than before
   holder uuid,                        -- the process that got it
+  epoch bigint NOT NULL,              -- of the log, then: in a copy of the database a later one is not to be seen
+  reuse text CHECK (reuse IN ('refused_current', 'superseded_import', 'provider_reported')),
+  reuse_at timestamptz,               -- when it showed that somebody else has this refresh token; said once
   PRIMARY KEY (connection_id, access_profile, token_version)
 );
 CREATE INDEX rotations_fingerprint ON gateway.rotations (fingerprint) WHERE fingerprint IS NOT NULL;
@@ -48,7 +51,7 @@ CREATE INDEX rotations_at ON gateway.rotations USING brin (at);
 
 -- Breakers that are open, for every process to see; those that are shut (calls pass) have no row.
 CREATE TABLE gateway.breakers (
-  scope text PRIMARY KEY,             -- kind:host, or integration:id for an integration incident
+  scope text PRIMARY KEY,             -- kind:host, limited:kind:host, or integration:id:kind for an integration incident
   provider text NOT NULL,
   kind text NOT NULL CHECK (kind IN ('token', 'api', 'subscription')),
   host text,
@@ -59,7 +62,11 @@ CREATE TABLE gateway.breakers (
   canary_at timestamptz NOT NULL,     -- when one call may be tried; a rate limit's end
   pause_s double precision NOT NULL,
   passed integer NOT NULL DEFAULT 0,  -- canaries that passed, one after the other
-  failures bigint NOT NULL DEFAULT 1
+  failures bigint NOT NULL DEFAULT 1,
+  -- Of an incident: a keyed hash of the set-up that was refused, and control's revision then. A newer one that differs is
+  -- tried at once, by one process; and nobody who still has the older one in memory tries it meanwhile.
+  setup uuid,
+  setup_revision bigint NOT NULL DEFAULT 0
 );
 
 -- The renewal unit: one a connection, for its tokens and its subscriptions. Whatever changes what it is planned from has it

@@ -18,6 +18,7 @@ from gateway.connections.fences import Fence
 from gateway.connections.machine import Signal
 from gateway.connections.moves import Move
 from gateway.connections.telling import Because
+from tests.clock import FakeClock
 from tests.follower.conftest import Street
 from tests.follower.test_contested import REVOKED, user
 from tests.follower.test_payload_to_event import TEAM
@@ -105,7 +106,7 @@ async def test_a_refused_access_token_alone_confirms_no_revocation(street: Stree
 
 
 @pytest.mark.parametrize("suspended", ["the call", "the minting"])
-async def test_what_is_suspended_confirms_that_it_is(street: Street, suspended: str) -> None:
+async def test_what_is_suspended_confirms_that_it_is(street: Street, clock: FakeClock, suspended: str) -> None:
     """No time is known: contested; the provider's answer is not one that tells nothing."""
     await street.connected("acme", "acme", "github", ("installation:957387",), "installation")
     if suspended == "the call":
@@ -122,7 +123,7 @@ async def test_what_is_suspended_confirms_that_it_is(street: Street, suspended: 
     await street.follow()
     for _ in range(RESUMED_TRIES):  # for a minute it may be late; a replayed word is not asked about for ever
         assert await street.check() == 1
-        await street.town.pass_s(60)
+        await street.pass_s(clock, 60)
     assert (await street.check(), await street.checks()) == (0, 0)
     assert (await street.grant("acme", "installation")).state == "suspended"
 

@@ -322,11 +322,14 @@ class Model:
             return
         self.degraded, self.passed = False, 0
         self.events.append((None, "recovered", None, None))
-        for one in self.connections.values():
-            for grant in one.grants.values():
-                if grant.check is not None and grant.check.waits:
-                    grant.check.waits = False
-                    grant.check.due = self.now + one.id.bytes[14] / 256 * 300
+        waited = [
+            (one, grant.check) for one in self.connections.values() for grant in one.grants.values()
+            if grant.check is not None and grant.check.waits
+        ]  # fmt: skip
+        spread = min(max(len(waited) / 250, 10), 200)
+        for one, check in waited:
+            check.waits = False
+            check.due = self.now + one.id.bytes[14] / 256 * spread
 
     def _key(self, heard: Heard) -> tuple[Any, ...]:
         """A signal is heard once for each generation."""

@@ -43,6 +43,7 @@ Name = tuple[UUID, str]
 SAYS = ("revoked", "revoked", "revoked", "suspended", "suspended", "resumed", "resumed", "scopes_changed", "doubtful")
 KNOWS = ("time", "nothing", "token", "time", "nothing", "final")
 SKEWS = (0, -60, 60, 30, -30, 0)
+CANARY_S = 5  # between canaries
 WAITS = (1, 30, 60, 61, 90, 180, 601, 660)
 AGES = (0, 0, 30, 61)
 INSERT = """
@@ -494,7 +495,7 @@ class Player:
         for tenant, id in strangers:
             self.model.failed(kind, tenant, id, self.model.events)
         if self.model.degraded and not was:
-            self.canary_at = self.model.now + 30
+            self.canary_at = self.model.now + CANARY_S
         return True
 
     # -- the follower ----------------------------------------------------------------------------------------------
@@ -694,7 +695,8 @@ class Player:
         fresh = Fresh(tokens, "r", self.world.clock.monotonic(), model.now - asked.at)
         self.world.database.dies = dies
         try:
-            written = await rotation.keep(asked.due, fresh, 0.0, self.world.new_id, (mark,))
+            known = rotation.Known(marks=(mark,), fingerprint=None, source="refresh", holder=mark)
+            written = await rotation.keep(asked.due, fresh, 0.0, self.world.new_id, known, fence=None)
         except Died:
             return "died"
         looked = asked.due.stored.grant.ledger
@@ -730,7 +732,7 @@ class Player:
             failure="refused", again=True,
         )])  # fmt: skip
         if self.model.degraded and not was:
-            self.canary_at = self.model.now + 30
+            self.canary_at = self.model.now + CANARY_S
         return "overtaken" if outcome in ("stale", "absent") else "refused"
 
     async def act_ran_out(self, x: int, y: int, z: int) -> bool:

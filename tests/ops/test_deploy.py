@@ -38,7 +38,7 @@ def test_the_kubernetes_manifests_say_what_a_cluster_must_know() -> None:
     plan = Plan(image="registry.local/ph:1", public_url="https://h.example", replicas=3)
     documents = list(yaml.safe_load_all(render("kubernetes", plan)))
     kinds = [document["kind"] for document in documents]
-    assert kinds == ["ServiceAccount", "Deployment", "PodDisruptionBudget", "Service", "Service"]
+    assert kinds == ["ServiceAccount", "StatefulSet", "PodDisruptionBudget", "Service", "Service"]
     spec = documents[1]["spec"]
     assert spec["replicas"] == 3
     pod = spec["template"]["spec"]
@@ -55,16 +55,22 @@ def test_the_kubernetes_manifests_say_what_a_cluster_must_know() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     secret = next(each for each in container["env"] if each["name"] == "POSTHOUSE_DATABASE_URL")
     assert "secretKeyRef" in secret["valueFrom"]
+    [claim] = spec["volumeClaimTemplates"]
+    mounted = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    assert mounted["/var/lib/posthouse"] == claim["metadata"]["name"]  # the image's POSTHOUSE_HOME: the spool is in it
     assert [document["metadata"]["name"] for document in documents[3:]] == ["posthouse-public", "posthouse-private"]
 
 
 def test_the_compose_file_migrates_before_it_serves() -> None:
     """And publishes its ports on loopback alone."""
-    services: dict[str, Any] = yaml.safe_load(render("compose", Plan()))["services"]
+    whole = yaml.safe_load(render("compose", Plan()))
+    services: dict[str, Any] = whole["services"]
     serving, migrating = services["posthouse"], services["migrate"]
     assert migrating["command"] == ["migrate"]
     assert serving["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
     assert serving["read_only"] is True
+    assert serving["volumes"] == ["state:/var/lib/posthouse"]
+    assert "state" in whole["volumes"]
     assert serving["user"] == f"{UID}:{UID}"
     assert serving["stop_grace_period"] == f"{STOP_S}s"
     assert all(port.startswith("127.0.0.1:") for port in serving["ports"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
 from gateway.database import Database
-from gateway.doctor import Finding, examine
+from gateway.doctor import Finding, examine, spool
 from gateway.integrations import store
 from gateway.integrations.wanted import Wanted
 from gateway.refusals import Refusals
@@ -111,3 +113,49 @@ async def test_a_database_that_is_away_is_one_line(settings: Settings, clock: Fa
     away = settings.model_copy(update={"database_url": SecretStr("postgresql://me:hush@127.0.0.1:1/x")})
     found = of(await examine(away, clock), "region database")
     assert found.line == "PostgreSQL at 127.0.0.1:1 cannot be reached: Connection refused"
+
+
+MOUNTS = """overlay / overlay rw,relatime 0 0
+/dev/sda1 /var/lib ext4 rw 0 0
+tmpfs /run tmpfs rw 0 0
+/dev/sdb1 /mnt/a\\040volume xfs rw 0 0
+tmpfs /mnt/a\\040volume/fast tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "verdict", "kind"),
+    [
+        ("/var/lib/x", "ok", "ext4"),
+        ("/mnt/a volume/x", "ok", "xfs"),
+        ("/mnt/a volume/fast/x", "look", "tmpfs"),
+        ("/run/x", "look", "tmpfs"),
+        ("/srv/x", "look", "overlay"),
+    ],
+)
+def test_a_spool_that_goes_with_its_container_is_named(
+    folder: str, verdict: str, kind: str, settings: Settings, tmp_path: Path
+) -> None:
+    """By what is mounted there: here the test's folder stands for each of those."""
+    there = MOUNTS.replace(" /", f" {tmp_path}/")
+    chosen = settings.model_copy(update={"spool_dir": Path(f"{tmp_path}{folder}")})
+    (tmp_path / folder.lstrip("/")).mkdir(parents=True)
+    [found] = spool.look(chosen, there)
+    assert (found.verdict, kind in found.line) == (verdict, True)
+    assert ("POSTHOUSE_SPOOL_DIR" in found.line) == (verdict != "ok")
+    [untold] = spool.look(chosen, None)
+    assert untold.verdict == "look"
+
+
+def test_a_spool_says_what_lies_there_and_whether_it_can_be_written(settings: Settings, tmp_path: Path) -> None:
+    """One that is not there yet will be made; one that is no folder must be mended."""
+    folder = tmp_path / "spool"
+    assert [found.verdict for found in spool.look(settings, "x / ext4 rw 0 0")] == ["look"]
+    assert not folder.exists()
+    (folder / "set-aside").mkdir(parents=True)
+    (folder / "a-b.spool").write_bytes(b"")
+    (folder / "set-aside" / "c-d.spool").write_bytes(b"")
+    lines = [found.line for found in spool.look(settings, "x / ext4 rw 0 0")]
+    assert ("1 token sets wait" in lines[1], "1 files in" in lines[2]) == (True, True)
+    other = settings.model_copy(update={"spool_dir": folder / "a-b.spool" / "x"})
+    assert spool.look(other, "x / ext4 rw 0 0")[0].verdict == "fix"

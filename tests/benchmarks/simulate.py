@@ -1,0 +1,64 @@
+"""`make simulate`: the renewal policy over 1,000,000 connections and a week, beside cron and lazy refreshing.
+
+The described fleet with its own seed, then with three that nobody has seen (`--seeds` names others). `build/simulate/` gets the
+picture and the figures of the first. Chance is the seed's, so it measures the policy, not this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from gateway.cli.progress import Progress
+from subscriptions.simulate import fleet as fleets
+from subscriptions.simulate import goals, shards
+from subscriptions.simulate import report as results
+from subscriptions.simulate.fleet import Fleet
+from subscriptions.simulate.tally import Tally
+from tests.benchmarks import report
+
+UNSEEN = (1009, 20_261_125, 77_777_777)
+FOLDER = Path("build/simulate")
+
+
+def main() -> int:
+    """0 when every goal was met with every seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--connections", type=int, default=None)
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(UNSEEN), help="beside the fleet's own")
+    asked = parser.parse_args()
+    described = fleets.read(fleets.DEFAULT).sized(asked.connections)
+    figures: dict[str, object] = {"connections": described.connections, "days": described.days}
+    judged: list[report.Goal] = []
+    for number, fleet in enumerate([described, *(described.sized(seed=seed) for seed in asked.seeds)]):
+        began = time.monotonic()
+        with Progress(
+            f"seed {fleet.seed}: {fleet.connections:,} connections, {fleet.days} days", fleet.connections
+        ) as bar:
+            found = shards.run(fleet, bar.advance)
+        figures[f"seed {fleet.seed}: took s"] = time.monotonic() - began
+        figures |= _figures(fleet, found)
+        judged += [
+            report.Goal(f"seed {fleet.seed}: {one.name}", one.value, one.most, "lower")
+            for one in goals.goals(fleet, found)
+        ]
+        if number == 0:
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            results.write(fleet, found, FOLDER)
+    report.write("simulate", figures, judged)
+    print(f"picture: {FOLDER / 'simulate.svg'}")
+    return int(not all(goal.met for goal in judged))
+
+
+def _figures(fleet: Fleet, found: dict[str, Tally]) -> dict[str, object]:
+    return {
+        f"seed {fleet.seed}: {name}: {what}": value
+        for name, tally in found.items()
+        for what, value in goals.figures(tally).items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
