@@ -43,6 +43,15 @@ class LossyWire:
         self._losses += losses
         self.lost.clear()
 
+    @property
+    def losing(self) -> bool:
+        """Some of it is still to come."""
+        return bool(self._losses)
+
+    def forget(self) -> None:
+        """What was to be lost is not."""
+        self._losses.clear()
+
     def mute(self) -> None:
         """Swallow everything from now on, and break nothing: a network that has gone silent."""
         self._mute = True
