@@ -85,7 +85,7 @@ class Gateway:
             self.catalog, self.outbound, clock, keys, settings.public_url, breakers=self.breakers,
             news=self._refreshed, processes=self.processes, spool=self.spool, spool_grace_s=settings.spool_grace_s,
         )  # fmt: skip
-        asking = Asking(self.refresher, self.outbound, clock, settings.public_url)
+        asking = Asking(self.refresher, self.outbound, clock, settings.public_url, self.breakers)
         self.checkers = {r.name: Checker(r, self.catalog, asking, clock, self.new_id) for r in self.regions}
         self.tokens = TokenReads(self.regions, self._checks, self.refresher, clock)
         self.reports = Reports(self.catalog, self.checkers, self.new_id)
@@ -263,6 +263,7 @@ class Gateway:
         states: list[consumers.ConsumerState] = []
         metrics.DEPENDENCY_UP.labels("control").set(await _up(self.control))
         waiting = await self.spool.waiting()
+        metrics.SPOOL_USABLE.set(waiting.usable)
         metrics.SPOOL_ENTRIES.set(waiting.entries)
         metrics.SPOOL_OLDEST.set(waiting.age_s(self.clock.now()))
         for region in self.regions:

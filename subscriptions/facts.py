@@ -45,7 +45,7 @@ async def read(db: Db, connections: Collection[UUID]) -> dict[UUID, list[Known]]
 
 
 def as_grant(known: Known, facts: OAuthFacts, planned_at: float | None = None) -> policy.Grant:
-    """A grant of a provider with these facts, as the policy sees it. `planned_at`: when its connection was to be renewed."""
+    """A grant of a provider with these facts, as the policy sees it. `planned_at`: what was chosen last time."""
     grant, extra = known.grant, known.extra
     refreshed = grant.kind == "code"  # the others are minted anew, and nothing of theirs dies
     ends_at = _ends_at(grant, facts) if refreshed else None

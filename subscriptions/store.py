@@ -40,8 +40,9 @@ class Claimed:
     fence: int
     reason: str  # that it was planned for
     tries: int
-    late_s: float  # since it fell due
-    planned: bool  # to be renewed then; else it was only to be looked at
+    planned_at: (
+        float | None
+    )  # the moment, in seconds since 1970, that was chosen for a renewal; None: it is only looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ taken AS (
          due_at = clock.now + make_interval(secs => $4)
     FROM picked p CROSS JOIN clock WHERE r.connection_id = p.connection_id
   RETURNING r.connection_id, r.integration_id, r.tenant_id, r.fence, r.reason, r.tries,
-            extract(epoch FROM clock.now - p.due_at)::float8 AS late_s, r.act = 'renew' AS planned),
+            CASE WHEN r.act = 'renew' THEN extract(epoch FROM p.due_at)::float8 END AS planned_at),
 turned AS (
   UPDATE gateway.renewal_queues q SET turn_at = n.turn_at
     FROM (SELECT t.integration_id, t.tenant_id, min(CASE
@@ -137,13 +138,7 @@ async def claim(tx: Db, served: Mapping[Turn, int], lease_s: float = LEASE_S) ->
     rows = await tx.fetch(
         CLAIM, [name[0] for name in names], [name[1] for name in names], list(served.values()), lease_s, LOCKED_S
     )  # fmt: skip
-    return [
-        Claimed(
-            row["connection_id"], row["integration_id"], row["tenant_id"], row["fence"], row["reason"], row["tries"],
-            row["late_s"], row["planned"],
-        )
-        for row in rows
-    ]  # fmt: skip
+    return [Claimed(*row) for row in rows]
 
 
 # What was asked for since the plan was made is looked at now.

@@ -7,11 +7,14 @@ be had, nothing can contradict what a verified message said.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from gateway import exchange
+from gateway.breakers.breakers import Breakers
+from gateway.breakers.ways import Shut, way_of
 from gateway.checking.store import Check
 from gateway.clock import Clock
 from gateway.connections import grants
@@ -45,7 +48,11 @@ class Found:
 class Asking:
     """Asks providers, for one process. No database connection is held meanwhile."""
 
-    def __init__(self, refresher: Refresher, outbound: Outbound, clock: Clock, public_url: str) -> None:
+    def __init__(
+        self, refresher: Refresher, outbound: Outbound, clock: Clock, public_url: str, breakers: Mapping[str, Breakers]
+    ) -> None:
+        """`breakers`: by region."""
+        self._breakers = breakers
         self._refresher, self._outbound, self._clock, self._public_url = refresher, outbound, clock, public_url
 
     async def ask(self, check: Check, due: Due) -> Found:
@@ -108,10 +115,13 @@ class Asking:
         stored = due.stored
         if due.integration.provider.probe is None or stored.data_key_version is None or stored.expired:
             return Found(answer="no_means")
+        way = way_of(due.integration, "api", stored.grant.parameters)
         try:
-            return Found(
-                answer="alive", scopes=await rotation.probe(self._outbound, due, self._public_url, self._now())
-            )
+            async with self._breakers[due.region.name].call(way):
+                scopes = await rotation.probe(self._outbound, due, self._public_url, self._now())
+            return Found(answer="alive", scopes=scopes)
+        except Shut as shut:
+            return Found(answer="undecided", code=shut.code or shut.why, retry_after_s=shut.retry_after_s)
         except GrantEnded as error:
             return Found(answer="dead", code=error.code)
         except ScopeLacking:

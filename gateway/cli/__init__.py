@@ -16,6 +16,7 @@ from gateway.cli import (
     doctor,
     events,
     history,
+    incidents,
     integrations,
     keyring,
     keys,
@@ -58,6 +59,7 @@ app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(events.app, name="events")
 app.add_typer(consumers.app, name="consumers")
 app.add_typer(providers.app, name="providers")
+app.add_typer(incidents.app, name="incidents")
 app.add_typer(keyring.app, name="keyring")
 
 

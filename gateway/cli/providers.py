@@ -21,6 +21,7 @@ def list_providers(context: typer.Context, json: bool = typer.Option(False, "--j
     async def run() -> None:
         from dataclasses import asdict
 
+        from gateway.breakers import store
         from gateway.cli import output
         from gateway.cli.opened import at_hand
         from gateway.connections import conditions
@@ -30,6 +31,10 @@ def list_providers(context: typer.Context, json: bool = typer.Option(False, "--j
             found = [
                 {"region": region.name, **asdict(one)}
                 for region in it.regions for one in await conditions.all_of(region.database)
+            ]  # fmt: skip
+            shut = [
+                (region.name, one)
+                for region in it.regions for one in await store.all_open(region.database) if one.why != "misconfigured"
             ]  # fmt: skip
         known = all_providers()
         how: dict[str, list[dict[str, Any]]] = {name: [] for name in known}
@@ -41,6 +46,14 @@ def list_providers(context: typer.Context, json: bool = typer.Option(False, "--j
                     {
                         "name": name, "title": one.facts.title, "abilities": one.abilities,
                         "tells": one.facts.signals, "conditions": how[name],
+                        "breakers": [
+                            {
+                                "region": region, "kind": of.kind, "host": of.host, "why": of.why, "code": of.code,
+                                "since": of.since, "canary_at": of.canary_at, "passed": of.passed,
+                                "failures": of.failures,
+                            }
+                            for region, of in shut if of.provider == name
+                        ],
                     }
                     for name, one in sorted(known.items())
                 ]
@@ -58,6 +71,16 @@ def list_providers(context: typer.Context, json: bool = typer.Option(False, "--j
             ],
             empty="no providers",
         )  # fmt: skip
+        if shut:
+            print()
+            output.table(
+                ("not called", "kind", "host", "why", "code", "since", "tried at", "failures"),
+                [
+                    (of.provider, of.kind, of.host, of.why, of.code, of.since, of.canary_at, of.failures)
+                    for _, of in shut
+                ],
+                empty="",
+            )  # fmt: skip
 
     asyncio.run(run())
 

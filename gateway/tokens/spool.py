@@ -39,10 +39,22 @@ ASIDE = "set-aside"
 log = structlog.get_logger(__name__)
 
 
+def under(folder: Path, version: int) -> int:
+    """How many entries on this machine are sealed under a version of the keyring: without it they are lost."""
+    found = 0
+    for file in folder.glob("**/*.spool*"):
+        try:
+            found += spooled.version_of(_bytes(file)) == version
+        except (OSError, Unreadable):
+            pass
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """What lies there to be written by this process."""
 
+    usable: bool  # the folder is there and takes files
     entries: int
     oldest: datetime | None  # when the oldest came, by the clock of the process that got it
 
@@ -57,6 +69,7 @@ class Spool:
         """`keyrings`: by region, of those that this process serves."""
         self._folder, self._keyrings, self._process = folder, keyrings, process.hex
         self._locks: dict[str, int] = {}  # by process, our own and dead ones': open files, locked
+        self._said: str | None = None  # what is wrong with the folder
         self._turn = Lock()  # of threads that look at the folder
 
     async def open(self) -> None:
@@ -88,7 +101,7 @@ class Spool:
             with self._turn:
                 self._hold(self._process)
         except OSError as error:
-            log.error("spool.unusable", folder=str(self._folder), error=error.strerror, hint="see `posthouse doctor`")
+            self._unusable(error)
 
     def _close(self) -> None:
         with self._turn:
@@ -128,7 +141,8 @@ class Spool:
     def _waiting(self) -> Waiting:
         with self._turn:
             came = [int(shape[2][:12], 16) for name in self._ours() if (shape := ENTRY.fullmatch(name)) is not None]
-        return Waiting(len(came), datetime.fromtimestamp(min(came) / 1000, UTC) if came else None)
+        usable = self._folder.is_dir() and os.access(self._folder, os.W_OK | os.X_OK)
+        return Waiting(usable, len(came), datetime.fromtimestamp(min(came) / 1000, UTC) if came else None)
 
     def _ours(self) -> list[str]:
         """Names of our own entries and of dead processes', the oldest first; locks that are over are cleared away."""
@@ -143,13 +157,16 @@ class Spool:
                 if whose != self._process and self._held(whose) and not names:
                     self._let_go(whose, over=True)
         except OSError as error:
-            if not isinstance(error, FileNotFoundError):
-                log.error(
-                    "spool.unusable", folder=str(self._folder), error=error.strerror, hint="see `posthouse doctor`"
-                )
+            self._unusable(error)
             return []
+        self._said = None
         ours = [name for whose, names in of.items() if whose in self._locks or whose == self._process for name in names]
         return sorted(ours, key=lambda name: name.partition("-")[2])
+
+    def _unusable(self, error: OSError) -> None:
+        if error.strerror != self._said:  # once, until it is another trouble or none
+            log.error("spool.unusable", folder=str(self._folder), error=error.strerror, hint="see `posthouse doctor`")
+            self._said = error.strerror
 
     def _names(self) -> Iterator[tuple[str, str]]:
         """Entries, and whose they are. A draft of our own is being written."""

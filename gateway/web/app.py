@@ -25,6 +25,7 @@ from gateway.web import (
     events,
     health,
     history,
+    incidents,
     integrations,
     keys,
     openapi,
@@ -55,6 +56,7 @@ ROUTES: list[Route] = [
     *refusals.ROUTES,
     *set_aside.ROUTES,
     *providers.ROUTES,
+    *incidents.ROUTES,
     *health.ROUTES,
 ]
 

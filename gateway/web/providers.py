@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 from pydantic import Field
 
+from gateway.breakers import store
+from gateway.breakers.ways import Kind
 from gateway.connections import conditions
 from gateway.connections.conditions import ErrorClass
 from gateway.errors import Conflict, NotFound
@@ -44,6 +47,22 @@ class Condition(Answer):
     waiting: int = Field(description="grants that are checked again once it is well")
 
 
+class Breaker(Answer):
+    """A kind of call at one host that is not made just now, in one region. Tokens that have not expired are served all the same."""
+
+    region: str
+    kind: Kind
+    host: str | None
+    why: Literal["failing", "limited"] = Field(
+        description="`failing`: no usable answers; `limited`: it said when to come again"
+    )
+    code: str | None = Field(description="of the last failure")
+    since: datetime
+    canary_at: datetime = Field(description="when one call is tried; of a rate limit, its end")
+    passed: int = Field(description="tries that passed, one after the other: three make it well")
+    failures: int
+
+
 class Provider(Answer):
     """A provider, and how it is."""
 
@@ -53,6 +72,7 @@ class Provider(Answer):
     abilities: list[str]
     tells: list[Told]
     conditions: list[Condition] = Field(description="none: no answer of it ever counted against a grant")
+    breakers: list[Breaker] = Field(description="what is not called just now; none: everything is")
 
 
 class Released(Answer):
@@ -67,9 +87,13 @@ async def list_all(gateway: Gateway, call: Call[None, PageQuery]) -> Page[Provid
     position = paging.after(call.query, "providers")
     known = all_providers()
     names = sorted(name for name in known if position is None or name > position[0])
-    how = await _conditions(gateway)
+    how, shut = await _conditions(gateway), await _breakers(gateway)
     return paging.cut(
-        call.query, "providers", names, lambda name: name, lambda name: _shown(known[name], how.get(name, ()))
+        call.query,
+        "providers",
+        names,
+        lambda name: name,
+        lambda name: _shown(known[name], how.get(name, ()), shut.get(name, ())),
     )
 
 
@@ -102,7 +126,21 @@ async def _conditions(gateway: Gateway) -> Mapping[str, Sequence[Condition]]:
     return found
 
 
-def _shown(provider: Module, how: Sequence[Condition]) -> Provider:
+async def _breakers(gateway: Gateway) -> Mapping[str, Sequence[Breaker]]:
+    """By provider."""
+    found: dict[str, list[Breaker]] = {}
+    for region in sorted(gateway.regions, key=lambda region: region.name):
+        for one in await store.all_open(region.database):
+            if one.why != "misconfigured":
+                shown = Breaker(
+                    region=region.name, kind=one.kind, host=one.host, why=one.why, code=one.code, since=one.since,
+                    canary_at=one.canary_at, passed=one.passed, failures=one.failures,
+                )  # fmt: skip
+                found.setdefault(one.provider, []).append(shown)
+    return found
+
+
+def _shown(provider: Module, how: Sequence[Condition], shut: Sequence[Breaker]) -> Provider:
     facts = provider.facts
     return Provider(
         name=facts.name,
@@ -111,6 +149,7 @@ def _shown(provider: Module, how: Sequence[Condition]) -> Provider:
         abilities=list(provider.abilities),
         tells=[_told(tells) for tells in facts.signals],
         conditions=list(how),
+        breakers=list(shut),
     )
 
 

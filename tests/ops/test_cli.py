@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -196,6 +197,17 @@ FOUND = """WITH tenant AS (INSERT INTO control.tenants (id, region, labels, crea
 INSERT INTO gateway.history (id, connection_id, access_profile, at, signal, outcome, cause, source, evidence, code, state_before, state_after)
 SELECT $1, id, 'reader', now(), 'revoked', 'moved', 'tokens_revoked', 'delivery', $1, 'gone', 'active', 'revoked' FROM connection"""
 
+SHUT = """
+INSERT INTO gateway.breakers (scope, provider, kind, host, integration_id, why, code, since, canary_at, pause_s)
+SELECT 'token:slack.com', 'slack', 'token', 'slack.com', NULL::uuid, 'failing', 'timed_out', now(), now(), 1
+ WHERE $1::uuid IS NOT NULL UNION ALL
+SELECT 'integration:' || id || ':token', 'slack', 'token', 'slack.com', id, 'misconfigured', 'invalid_client', now(), now(), 60
+  FROM control.integrations WHERE name = 'chat'"""
+
+
+CAME = """INSERT INTO gateway.rotations (connection_id, access_profile, token_version, generation, at, source, fingerprint, rotated, epoch, reuse)
+         VALUES ($1, 'reader', 7, 1, now(), 'refresh', $1, true, 1, 'refused_current')"""
+
 
 def test_what_operators_look_after(shell: Shell) -> None:
     """A connection's history, what was set aside, how providers are: shown, for people and for programs, and put right."""
@@ -214,6 +226,14 @@ def test_what_operators_look_after(shell: Shell) -> None:
     assert f"evt_{id.hex}" in shown
     [entry] = json.loads(shell.ok("connections", "history", f"conn_{id.hex}", "--json"))
     assert (entry["signal"], entry["outcome"], entry["state_after"]) == ("revoked", "moved", "revoked")
+
+    assert "no token set" in shell.ok("connections", "rotations", f"conn_{id.hex}")
+    asyncio.run(ask(CAME))
+    shown = shell.ok("connections", "rotations", f"conn_{id.hex}")
+    assert "refresh  another one    refused_current" in shown
+    assert str(id) not in shown  # its fingerprint here
+    [came] = json.loads(shell.ok("connections", "rotations", f"conn_{id.hex}", "--json"))
+    assert (came["token_version"], came["rotated"], "fingerprint" in came) == (7, True, False)
 
     assert shell.ok("deliveries", "set-aside") == "nothing is set aside\n"
     asyncio.run(
@@ -239,6 +259,17 @@ def test_what_operators_look_after(shell: Shell) -> None:
     assert "tokens_revoked" in [tells["event"] for tells in told["slack"]["tells"]]
     assert shell.ok("providers", "release", "slack") == "released slack in default\n"
     assert "degraded" not in shell.ok("providers")
+
+    assert shell.ok("incidents") == "no incidents\n"
+    shell.ok("integrations", "add", "chat", "--provider", "slack", "--no-secret")
+    asyncio.run(ask(SHUT))
+    assert re.search(r"slack +token +slack.com +failing +timed_out", shell.ok("providers"))
+    told = {one["name"]: one for one in json.loads(shell.ok("providers", "--json"))}
+    assert [one["why"] for one in told["slack"]["breakers"]] == ["failing"]
+    assert re.search(r"chat +slack +token +invalid_client", shell.ok("incidents"))
+    [one] = json.loads(shell.ok("incidents", "--json"))
+    assert (one["integration"], one["failures"]) == ("chat", 1)
+    assert shell.ok("incidents", "retry", "chat") == "chat is tried again\n"
 
 
 def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
@@ -273,6 +304,7 @@ def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
         (["consumers", "reset", "posthouse.lifecycle", "--to", "latest"], 1, "Posthouse's own"),
         (["connections", "history", "conn_" + "0" * 32], 1, "no such connection"),
         (["connections", "history", "evt_1"], 1, "no such connection"),
+        (["connections", "rotations", "conn_" + "0" * 32], 1, "no such connection"),
         (["deliveries", "redrive"], 1, "say which"),
         (["deliveries", "redrive", "evt_" + "0" * 32, "--all"], 1, "say which"),
         (["deliveries", "redrive", "conn_1"], 1, "that is no event"),
@@ -280,6 +312,7 @@ def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
         (["providers", "release", "nobody"], 1, "no such provider"),
         (["providers", "release", "slack"], 1, "it is well"),
         (["providers", "nonsense"], 2, "No such command"),
+        (["incidents", "retry", "nobody"], 1, "no such integration"),
         (["events", "tail"], 1, "POSTHOUSE_API_KEY is not set"),
         (["keyring", "init"], 1, "POSTHOUSE_KEYRING is set"),
     ],
