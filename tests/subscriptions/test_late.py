@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.database import Database
 from subscriptions.policy import DAY_S, HOUR_S, LATE_S, Grant, plan
 from subscriptions.store import Settled, settle
+from tests.subscriptions.conftest import Works
 from tests.subscriptions.rows import Rows
 
 LIFE_S = 30 * DAY_S
@@ -84,3 +85,24 @@ async def test_a_claim_tells_the_planned_from_the_looked_at(database: Database) 
     again = {claimed.connection: claimed for claimed in await rows.claim(8, at)}
     assert again[one.connection].planned_at == pytest.approx(due_at, abs=1)
     assert again[other.connection].planned_at is None
+
+
+async def test_what_a_standstill_put_off_is_spread_by_the_scheduler(works: Works) -> None:
+    """The real one: late, it chooses anew and says so in the row; at that moment it renews, and not a third time later."""
+    life_s, left_s = 10 * DAY_S, 0.0
+    works.town.provider.rules(access_ttl_s=int(life_s))
+    while left_s < HOUR_S:  # a few in a hundred have their moment too near the window's end for this story
+        account = await works.connected(end_user_id=f"u-{left_s}")
+        await works.used(account)
+        await works.after(life_s / 2 + 5)
+        due_in_s = await works.due_in_s(account)
+        assert due_in_s is not None
+        left_s = life_s / 2 - 600 - due_in_s
+    await works.after(due_in_s + left_s / 2)  # nothing was claimed meanwhile
+    assert (await account.grant()).token_version == 1
+    row, again_in_s = await works.row(account), await works.due_in_s(account)
+    assert (row.act, row.reason) == ("renew", "used")
+    assert again_in_s is not None
+    assert 0 < again_in_s <= left_s / 2 + 10
+    await works.after(again_in_s + 1)
+    assert (await account.grant()).token_version == 2
