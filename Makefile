@@ -33,7 +33,7 @@ lint: $(STAMP) ## ruff, mypy strict, import contracts
 	@$(VENV)/bin/lint-imports --no-cache
 
 simulate: $(STAMP) ## the renewal policy over 1,000,000 connections and a week: figures, goals, picture
-	@$(RUN) -m tests.benchmarks.simulate
+	@$(RUN) -m tests.benchmarks.simulate --strict
 
 bench-%: $(STAMP)
 	@$(RUN) -m tests.benchmarks.$(subst -,_,$*)

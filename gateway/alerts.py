@@ -145,14 +145,20 @@ ALERTS = (
         "Bring the database back, and keep the process and its spool's volume until the figure is 0.",
     ),
     Alert(
-        "PosthouseSpoolUnusable", "increase(posthouse_spool_failures_total[15m]) > 0", "0m", "page",
+        "PosthouseSpoolUnusable", "posthouse_spool_usable == 0", "10m", "ticket",
+        "The spool takes no files: a rotated token that comes while the database is away is lost with its process.",
+        "Its folder is not there, read-only, or another user's; the volume was not mounted.",
+        "`posthouse doctor` on its host says what is wrong with the folder.",
+    ),
+    Alert(
+        "PosthouseSpoolFailed", "increase(posthouse_spool_failures_total[15m]) > 0", "0m", "page",
         "A rotated token could not be put into the spool: it is in one process's memory, and nowhere else.",
         "The spool's folder is full, read-only or gone, and the database is away.",
         "Do not restart the process; bring the database back. Then `posthouse doctor` says what is wrong with the folder.",
     ),
     Alert(
         "PosthouseTokenReuse", "increase(posthouse_refresh_token_reuse_total[1h]) > 0", "0m", "page",
-        "A refresh token of {{ $labels.integration }} shows to be in other hands ({{ $labels.kind }}).",
+        "A refresh token shows to be in other hands ({{ $labels.kind }}).",
         "It was stolen, another system still refreshes the same grant (after a cut-over), or an old export was imported.",
         "`posthouse.security.refresh_token_reuse` on the stream names the connection; `posthouse connections rotations` "
         "shows its tokens. Have it reconnected, and look for who else has its tokens.",

@@ -173,9 +173,10 @@ REUSE = Counter(
     "posthouse_refresh_token_reuse_total",
     "Refresh tokens that somebody else showed to have, once a token, by kind: refused_current, superseded_import, "
     "provider_reported.",
-    ("integration", "kind"),
+    ("kind",),
     registry=REGISTRY,
 )
+SPOOL_USABLE = Gauge("posthouse_spool_usable", "1 while this process's spool takes files, else 0.", registry=REGISTRY)
 SPOOL_ENTRIES = Gauge(
     "posthouse_spool_entries",
     "Token sets that came and could not be written, in this process's spool: its own and those of dead processes.",

@@ -27,7 +27,7 @@ import structlog
 from gateway import metrics
 from gateway.catalog import Catalog, Integration
 from gateway.clock import Clock
-from gateway.connections import grants, transitions
+from gateway.connections import grants, renewals, transitions
 from gateway.connections.fences import Fence
 from gateway.connections.machine import Signal
 from gateway.connections.moves import Move
@@ -132,6 +132,7 @@ async def release(region: Region, integration: UUID | None, new_id: NewId) -> in
                 let_go = await tx.fetch(RELEASE, found)
                 released += len(let_go)
                 waiting = [row for row in let_go if (row["state"], row["reason"]) == ("suspect", REASON)]
+                await renewals.touch(tx, {row["connection_id"] for row in let_go})
                 await transitions.apply(tx, [_move(row, "acquitted", RELEASED, None) for row in waiting], new_id)
         if len(found) < CHUNK:
             return released

@@ -263,6 +263,7 @@ class Gateway:
         states: list[consumers.ConsumerState] = []
         metrics.DEPENDENCY_UP.labels("control").set(await _up(self.control))
         waiting = await self.spool.waiting()
+        metrics.SPOOL_USABLE.set(waiting.usable)
         metrics.SPOOL_ENTRIES.set(waiting.entries)
         metrics.SPOOL_OLDEST.set(waiting.age_s(self.clock.now()))
         for region in self.regions:

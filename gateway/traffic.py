@@ -58,7 +58,10 @@ class Traffic:
         self._used: set[UUID] = set()
 
     def read(self, connection: UUID, integration: UUID, tenant: str) -> None:
-        """A token of this connection was handed out. On the hot path: two entries, and no clock."""
+        """A token of this connection was asked for, and handed out unless its provider is away.
+
+        On the hot path: two entries, and no clock.
+        """
         place = (integration, tenant)
         self._counted[place] = self._counted.get(place, 0) + 1
         self._used.add(connection)

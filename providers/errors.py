@@ -110,6 +110,12 @@ class GrantEnded(ProviderError):
     code = "grant_ended"
 
 
+class ReuseReported(GrantEnded):
+    """It is dead because its refresh token was used before: somebody else may have it."""
+
+    code = "reuse_reported"
+
+
 class Misconfigured(ProviderError):
     """Our own set-up there is wrong (client id, secret, redirect URI). No connection is to blame."""
 

@@ -100,6 +100,9 @@ class Settings(BaseModel):
     error_field: Parameter = "error"
     errors_in_200: bool = False
     terminal_errors: list[Code] = Field(default_factory=list, max_length=50, description="Besides invalid_grant.")
+    reuse_errors: list[Code] = Field(
+        default_factory=list, max_length=50, description="Terminal, and they say that a refresh token was used before."
+    )
     configuration_errors: list[Code] = Field(default_factory=list, max_length=50, description="Besides RFC 6749's.")
     transient_errors: list[Code] = Field(default_factory=list, max_length=50)
     revoke_reach: Literal["token", "account"] = "token"
@@ -139,7 +142,7 @@ class Settings(BaseModel):
         used = {name for url in urls if url is not None for name in PART.findall(url)}
         if used != set(self.user_parts) or used & set(type(self).model_fields):
             raise ValueError("user_parts must name exactly the {parts} of the URLs, and no setting")
-        codes = [*self.terminal_errors, *self.configuration_errors, *self.transient_errors]
+        codes = [*self.terminal_errors, *self.reuse_errors, *self.configuration_errors, *self.transient_errors]
         if len(codes) != len(set(codes)):
             raise ValueError("one error code has two meanings")
         return self
@@ -198,7 +201,7 @@ def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
     said = Settings.model_validate(dict(settings))
     people = said.grant == "code"
     # A code that the settings give a meaning loses the one that it has in RFC 6749.
-    told = {*said.terminal_errors, *said.configuration_errors, *said.transient_errors}
+    told = {*said.terminal_errors, *said.reuse_errors, *said.configuration_errors, *said.transient_errors}
     return OAuthFacts(
         authorize_url=said.authorize_url if people else None,
         token_url=said.token_url,
@@ -225,7 +228,8 @@ def oauth_facts(settings: Mapping[str, Any]) -> OAuthFacts:
         reuse_grace_s=said.reuse_grace_s,
         refresh_ends_access=said.refresh_ends_access,
         refresh_expected=said.refresh_expected and people,
-        terminal=(OAUTH.terminal - told) | frozenset(said.terminal_errors),
+        terminal=(OAUTH.terminal - told) | frozenset({*said.terminal_errors, *said.reuse_errors}),
+        reuse=frozenset(said.reuse_errors),
         configuration=(OAUTH.configuration - told) | frozenset(said.configuration_errors),
         transient=(OAUTH.transient - told) | frozenset(said.transient_errors),
         error_field=said.error_field,

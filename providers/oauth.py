@@ -39,7 +39,15 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from providers.calls import FORM, Request, Response, retry_after_s
-from providers.errors import GrantEnded, Misconfigured, OddAnswer, ProviderError, RateLimited, Unreachable
+from providers.errors import (
+    GrantEnded,
+    Misconfigured,
+    OddAnswer,
+    ProviderError,
+    RateLimited,
+    ReuseReported,
+    Unreachable,
+)
 
 Reach = Literal["token", "account", "installation"]
 Rotation = Literal["none", "strict", "grace"]
@@ -85,6 +93,8 @@ class OAuthFacts:
     refresh_expected: bool = True  # a consent that brings no refresh token though its access token expires is a fault
     # Error codes of the token endpoint, as data. What is in none of them: 4xx terminal codes of RFC 6749 below, else transient.
     terminal: frozenset[str] = frozenset({"invalid_grant"})
+    # Those of `terminal` by which the provider says that the refresh token was used before, by whomever.
+    reuse: frozenset[str] = frozenset()
     configuration: frozenset[str] = frozenset(
         {"invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_request"}
     )
@@ -286,6 +296,8 @@ def refusal(facts: OAuthFacts, response: Response) -> ProviderError | None:
         return None
     if response.status >= 500 or code in facts.transient:
         return Unreachable(code, status=response.status, retry_after_s=retry_after_s(response))
+    if code in facts.reuse:
+        return ReuseReported(code, status=response.status)
     if code in facts.terminal:
         return GrantEnded(code, status=response.status)
     if code in facts.configuration:

@@ -77,6 +77,8 @@ OAUTH = OAuthFacts(
         | {"4735", "4737", "4741"}  # its owner is gone; it is not found; it was revoked
         | {"4738", "4740"}  # disabled by an admin; an old kind of token, used too often
     ),
+    # Likewise: an old refresh token was used again, more often than is tolerated.
+    reuse=frozenset({"4740"}),
     configuration=frozenset(
         {"invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_request"}
         | {"4702", "4704", "4705", "4706", "4709", "4711", "4717"}

@@ -44,8 +44,8 @@ async def read(db: Db, connections: Collection[UUID]) -> dict[UUID, list[Known]]
     return found
 
 
-def as_grant(known: Known, facts: OAuthFacts) -> policy.Grant:
-    """A grant of a provider with these facts, as the policy sees it."""
+def as_grant(known: Known, facts: OAuthFacts, planned_at: float | None = None) -> policy.Grant:
+    """A grant of a provider with these facts, as the policy sees it. `planned_at`: what was chosen last time."""
     grant, extra = known.grant, known.extra
     refreshed = grant.kind == "code"  # the others are minted anew, and nothing of theirs dies
     ends_at = _ends_at(grant, facts) if refreshed else None
@@ -58,15 +58,16 @@ def as_grant(known: Known, facts: OAuthFacts) -> policy.Grant:
         ends_at=ends_at,
         used_at=extra.used_at,
         again_at=extra.again_at,
+        planned_at=planned_at,
         chance=chance(grant.connection_id, grant.access_profile, grant.token_version),
     )
 
 
 def plans(
-    known: Sequence[Known], facts: OAuthFacts, now: float, hours: Sequence[float]
+    known: Sequence[Known], facts: OAuthFacts, now: float, hours: Sequence[float], planned_at: float | None = None
 ) -> list[tuple[Known, policy.Plan]]:
     """What is next for each grant of a connection."""
-    return [(one, policy.plan(as_grant(one, facts), now, hours)) for one in known]
+    return [(one, policy.plan(as_grant(one, facts, planned_at), now, hours)) for one in known]
 
 
 def chance(connection: UUID, profile: str, version: int) -> float:

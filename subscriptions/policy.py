@@ -28,7 +28,7 @@ LEAST_USED_S, MOST_USED_S = HOUR_S, 30 * DAY_S  # used within its last life, but
 KEEP_SHARE, MOST_KEEP_S = 0.15, 14 * DAY_S  # before a refresh token dies of idleness: the window …
 KEEP_MARGIN_SHARE, MOST_KEEP_MARGIN_S = 0.03, 2 * DAY_S  # … and its end
 DOUBT_S = 900.0  # what is in doubt is looked at again after so long
-LATE_S = 300.0  # so long after its moment: it was put off
+LATE_S = 120.0  # so long after its moment: it was put off
 NEED_MARGIN_S = 300.0  # a token must outlive what is asked of it by so much
 
 Act = Literal["renew", "look", "nothing"]

@@ -10,8 +10,7 @@ is planned as that, so nothing is sent for it until something changes.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -26,13 +25,13 @@ from gateway.tokens import problems
 from subscriptions import facts, policy
 from subscriptions.facts import Known
 from subscriptions.hours import QuietHours
-from subscriptions.store import Claimed, Settled
+from subscriptions.store import ASKED, Claimed, Settled
 
 PAUSE_S, MOST_PAUSE_S = 5.0, 240.0  # after a failure: the first pause, and the longest
 SEALED_S = 3600.0  # where our own seal does not open: no haste mends it
+NEVER = frozenset({"state", "held", "restored", "in_doubt", "cannot_renew", "hard_end"})  # whoever asks for it
 LEAST_S = 5.0  # between a renewal and the next, however short a token's life is
-# What bars a grant without our hearing of its end (a check that ends with nothing to say): looked at again after so long.
-AGAIN_S: Mapping[str, float] = {"in_doubt": 600.0, "held": 6 * 3600.0, "restored": 3600.0}
+RESTORED_S = 6 * 3600.0  # what is set aside after a restore is looked at again after so long: all at once may be let go
 
 # renewed: tokens came; overtaken: somebody else was quicker; refused: the provider calls a grant dead; failed: no answer, and
 # nothing is known; planned: nothing was due; given_back: the process ends.
@@ -62,8 +61,13 @@ class Unit:
 
     @property
     def due(self) -> list[tuple[Known, policy.Plan]]:
-        """The grants that are to be renewed now."""
-        return [(one, plan) for one, plan in self.plans if plan.act == "renew" and plan.at <= self.now]
+        """The grants that are to be renewed now: by their plans, or because somebody asks for it."""
+        asked = self.claimed.reason == ASKED
+        return [
+            (one, plan)
+            for one, plan in self.plans
+            if (plan.act == "renew" and plan.at <= self.now) or (asked and plan.reason not in NEVER)
+        ]
 
     @property
     def data_keys(self) -> set[tuple[str, int]]:
@@ -131,7 +135,8 @@ class Renewal:
 def _plan(unit: Unit, hours: Sequence[float]) -> None:
     if unit.known:
         unit.now = unit.known[0].extra.now
-        unit.plans = facts.plans(unit.known, exchange.facts_of(unit.integration), unit.now, hours)
+        planned_at = unit.claimed.planned_at
+        unit.plans = facts.plans(unit.known, exchange.facts_of(unit.integration), unit.now, hours, planned_at)
 
 
 def settled(unit: Unit, *, tries: int, not_before: float, error: str | None = None) -> Settled:
@@ -140,10 +145,9 @@ def settled(unit: Unit, *, tries: int, not_before: float, error: str | None = No
     at = plan.at
     if plan.act == "renew":
         at = max(at, not_before)
-    barred = [AGAIN_S[plan.reason] for _, plan in unit.plans if plan.reason in AGAIN_S]
-    if barred and unit.now + min(barred) < at:
-        return _settled(unit, unit.now + min(barred), "look", plan.reason, tries, error)
-    act = "look" if math.isinf(at) else plan.act
+    act = "look" if plan.act == "nothing" else plan.act
+    if any(one.reason == "restored" for _, one in unit.plans) and unit.now + RESTORED_S < at:
+        at, act = unit.now + RESTORED_S, "look"
     return _settled(unit, at, act, plan.reason, tries, error)
 
 

@@ -19,8 +19,8 @@ from gateway.adoption import judging, store
 from gateway.adoption.judging import Ready, ReadyGrant
 from gateway.adoption.lines import Line, LineRefused, Outcome
 from gateway.adoption.store import Existing, Placed
+from gateway.connections import reuse, rotations, transitions
 from gateway.connections import store as connections
-from gateway.connections import transitions
 from gateway.connections.fences import NAMED_FOR_EVER
 from gateway.connections.moves import Move
 from gateway.connections.states import State
@@ -29,6 +29,7 @@ from gateway.database import Db
 from gateway.errors import NotFound
 from gateway.regions import Region
 from gateway.service import Gateway
+from gateway.stream.append import NewEvent
 from gateway.tenants import regions_of
 from gateway.vault.tokens import Place, Sealed
 
@@ -188,16 +189,34 @@ class _Work:
                 placed += [await self._placed(id, line, name, there) for name in profiles]
         if self._dry_run:
             return outcomes
+        reused = await self._reused(tx, lines, found)
         if await store.insert(tx, new) != len(new):
             raise _Interfered
         await store.update(tx, changed)
         await store.put_accounts(tx, [*new, *changed])
         touched = [id for id, _ in (*new, *changed)]
-        await self._stand(tx, touched, placed)
+        await self._stand(tx, touched, placed, reused)
         after = {one.id: one for one in await connections.of(tx, touched)}
         return [_settled(outcome, after) for outcome in outcomes]
 
-    async def _stand(self, tx: Db, touched: Sequence[UUID], placed: Sequence[_Aimed]) -> None:
+    async def _reused(
+        self, tx: Db, lines: Sequence[Ready], found: Mapping[tuple[str, UUID, str], Existing]
+    ) -> list[NewEvent]:  # fmt: skip
+        """What is to be said of refresh tokens in these lines that others have replaced here, be the line refused or not.
+
+        The event is of the connection that had it, and names no other: they may be different tenants'."""
+        brought = {print for line in lines for print in _news(found.get(line.key), line)}
+        events = []
+        for old in await rotations.superseded(tx, brought):
+            seen = await reuse.seen(tx, old.connection, old.access_profile, old.token_version, "superseded_import")
+            if seen is not None:
+                whose = await connections.get(tx, old.connection)
+                events.append(reuse.event(whose, seen, self._new_id()))
+        return events
+
+    async def _stand(
+        self, tx: Db, touched: Sequence[UUID], placed: Sequence[_Aimed], more: Sequence[NewEvent]
+    ) -> None:  # fmt: skip
         """Each token set is a signal to the machine; grants are written with the states that it gives them."""
         standing: list[Placed] = []
 
@@ -217,7 +236,7 @@ class _Work:
 
         words = {id: Word(IMPORT) for id in touched}
         moves = [move(aimed) for aimed in placed]
-        await transitions.apply(tx, moves, self._new_id, words=words, write=write, looked_back=True)
+        await transitions.apply(tx, moves, self._new_id, words=words, write=write, more=more, looked_back=True)
 
     async def _placed(self, id: UUID, line: Ready, name: str, there: Existing | None) -> _Aimed:
         before = None if there is None else there.grants.get(name)
@@ -243,6 +262,15 @@ def _replaced(there: Existing, line: Ready) -> list[str]:
             )
         replaced.append(name)
     return replaced
+
+
+def _news(there: Existing | None, line: Ready) -> list[UUID]:
+    """Fingerprints of the line's token sets but those that an import has brought already: a file may be run again."""
+    held = {} if there is None else there.grants
+    return [
+        grant.fingerprint for name, grant in line.grants.items()
+        if grant.fingerprint is not None and (name not in held or held[name].source_mac != grant.mac)
+    ]  # fmt: skip
 
 
 def _says_more(there: Existing, line: Ready) -> bool:

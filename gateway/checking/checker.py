@@ -59,7 +59,7 @@ class Checker:
         self._clock, self._new_id = clock, new_id
         self.wake = asyncio.Event()  # set by whoever in this process has asked for a check
         self._turns: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
-        self._tasks: set[asyncio.Task[Verdict]] = set()
+        self._tasks: dict[grants.Name, asyncio.Task[Verdict]] = {}
         self._busy: Counter[str] = Counter()
 
     async def run_once(self) -> int:
@@ -78,25 +78,29 @@ class Checker:
 
     async def close(self) -> None:
         """What is under way is left: its leases end."""
-        await ended(self._tasks)
+        await ended(self._tasks.values())
 
     def _begun(self, check: Check) -> asyncio.Task[Verdict]:
         task = asyncio.create_task(self._run(check), name="check")
-        self._tasks.add(task)
+        self._tasks[check.name] = task
         self._busy[check.provider] += 1
-        task.add_done_callback(lambda ended: self._ended(check.provider, ended))
+        task.add_done_callback(lambda ended: self._ended(check, ended))
         return task
 
-    def _ended(self, provider: str, task: asyncio.Task[Verdict]) -> None:
-        self._tasks.discard(task)
-        self._busy[provider] -= 1
+    def _ended(self, check: Check, task: asyncio.Task[Verdict]) -> None:
+        if self._tasks.get(check.name) is task:  # its lease may have ended before it did, and it was begun anew
+            del self._tasks[check.name]
+        self._busy[check.provider] -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("check.failed", error=type(error).__name__)  # its lease ends, and it comes again
 
     async def run(self, connection: UUID, access_profile: str) -> Verdict:
-        """Run the check of one grant now, if there is one and nobody is at it.    Raises: Unavailable."""
+        """Run the check of one grant now, if there is one; or wait for it where this process is at it.    Raises: Unavailable."""
         check = await store.one(self._region.database, connection, access_profile)
-        return "busy" if check is None else await self._run(check)
+        if check is not None:
+            return await self._run(check)
+        running = self._tasks.get((connection, access_profile))
+        return "busy" if running is None else await asyncio.shield(running)
 
     async def _run(self, check: Check) -> Verdict:
         turn = self._turns[check.provider]

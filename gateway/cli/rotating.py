@@ -19,6 +19,7 @@ from gateway.database import Database
 from gateway.endpoints import store as endpoints
 from gateway.errors import SetupError
 from gateway.integrations import secrets
+from gateway.tokens import spool
 from gateway.vault import checks, direct, holders, keyring, rewrap, rotations
 from gateway.vault.backend import LocalKeys, Rotates
 from gateway.vault.direct import VERIFIERS, Direct
@@ -148,6 +149,7 @@ async def _under(it: Opened, version: int) -> dict[str, int]:
     found = {table.name: await direct.under(_database(it, table), table, version) for table in DIRECT}
     if isinstance(it.backend, LocalKeys):
         found["data keys"] = await rewrap.under(it.region, version)
+    found["token sets in the spool"] = spool.under(it.settings.spool_folder, version)
     return found
 
 

@@ -12,6 +12,7 @@ from gateway.connections.conditions import ErrorClass
 from gateway.connections.fences import Fence
 from gateway.connections.history import Outcome
 from gateway.connections.machine import Signal
+from gateway.connections.rotations import Reuse
 from gateway.connections.states import State
 from gateway.connections.telling import Because
 
@@ -48,6 +49,7 @@ class Move:
     # Writes the grant with the state that was decided, where more than the state changes. Called under the lock, unless
     # the signal is stale or illegal.
     save: Save | None = field(default=None, repr=False)
+    reuse: Reuse | None = None  # where it counts, it shows that somebody else has the refresh token
     confirms: bool = False  # a check found a contested signal true: it was heard before, and counts now
     made: tuple[int, int] | None = None  # the generation and token version that `save` writes
 

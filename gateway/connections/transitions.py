@@ -29,6 +29,7 @@ from gateway.connections.telling import Because, Word
 from gateway.connections.work import Work
 from gateway.database import Db
 from gateway.errors import NotFound
+from gateway.stream.append import NewEvent
 
 
 async def apply(
@@ -39,12 +40,13 @@ async def apply(
     hints: Sequence[Hint] = (),
     words: Mapping[UUID, Word] | None = None,
     write: Callable[[], Awaitable[None]] | None = None,
+    more: Sequence[NewEvent] = (),
     looked_back: bool = False,
 ) -> list[Applied]:
     """What became of each move, in order; all in this transaction, of which it is the last statement.
 
     `words`: what is said of a connection where no move says more. `write`: puts down at once what the `save`s of many
-    moves have gathered. `looked_back`: as for `telling.settle`.    Raises: NotFound, a connection is not there.
+    moves have gathered. `more`: events of other things that are said in the same breath. `looked_back`: as for `telling.settle`.    Raises: NotFound, a connection is not there.
     """
     concerned = [*(move.connection for move in moves), *(hint.connection for hint in hints), *(words or ())]
     work = await Work.begin(tx, concerned, new_id)
@@ -57,7 +59,7 @@ async def apply(
     if write is not None:
         work.saves = True
         await write()
-    await work.end(looked_back=looked_back)
+    await work.end(more, looked_back=looked_back)
     return applied
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from gateway.connections import checks, conditions, grants, history, renewals, store, telling
+from gateway.connections import checks, conditions, grants, history, renewals, reuse, store, telling
 from gateway.connections.checks import Ask, Why
 from gateway.connections.fences import weigh
 from gateway.connections.grants import Grant, Standing
@@ -131,7 +131,7 @@ class Work:
         ))  # fmt: skip
         self._entries.append(self._line(name, stand, "hint", "asked", hint.because, stand.state))
 
-    async def end(self, *, looked_back: bool) -> None:
+    async def end(self, more: Sequence[NewEvent], *, looked_back: bool) -> None:
         """Save, and say it: the last statements of the transaction."""
         tx = self._tx
         await grants.stand(tx, {
@@ -149,7 +149,13 @@ class Work:
             for (id, profile), one in self._stands.items() if profile is None and (id, None) in self._changed
         }  # fmt: skip
         await telling.settle(
-            tx, self.words, self._new_id, own=own, more=self._events, looked_back=looked_back, known=self._known()
+            tx,
+            self.words,
+            self._new_id,
+            own=own,
+            more=[*self._events, *more],
+            looked_back=looked_back,
+            known=self._known(),
         )
 
     def _known(self) -> tuple[list[Connection], list[Grant]] | None:
@@ -219,8 +225,18 @@ class Work:
         stand.state, stand.reason = to, reason
         if to == "revoked" and move.access_profile is not None:
             self._shreds.add((move.connection, move.access_profile))
+        if outcome == "moved" or move.reuse == "provider_reported":
+            await self._say_of_reuse(move, stand)
         self._word(move, moved=outcome == "moved")
         return Applied(outcome, to)
+
+    async def _say_of_reuse(self, move: Move, stand: _Stand) -> None:
+        if move.reuse is None or move.access_profile is None:
+            return
+        seen = await reuse.seen(self._tx, move.connection, move.access_profile, stand.token_version, move.reuse)
+        if seen is not None:
+            connection = self.connections[move.connection]
+            self._events.append(reuse.event(connection, seen, self._new_id(), code=move.because.code))
 
     def _word(self, move: Move, *, moved: bool) -> None:
         """The last that moved a grant is told as the cause; names of events add up."""

@@ -133,7 +133,7 @@ async def failed(
 # Whoever writes a token set ends whatever is open about its predecessor: a holder that has not sent yet finds its row gone, and
 # does not. One that has is waited for: what it brings is the newer one.
 END = """DELETE FROM gateway.refreshes WHERE connection_id = $1 AND access_profile = $2
-            AND (fence = $3 OR phase <> 'sent' OR (generation, token_version) <> ($4, $5)) RETURNING waited, fence"""
+            AND (fence = $3 OR phase <> 'sent' OR (generation, token_version) <> ($4, $5)) RETURNING waited, fence, unanswered_since"""
 OTHER = "SELECT true FROM gateway.refreshes WHERE connection_id = $1 AND access_profile = $2"
 
 
@@ -144,7 +144,7 @@ class NotNow(Exception):
 async def ended(tx: Db, name: Name, seen: tuple[int, int], fence: int | None) -> bool:
     """Nothing is open any more about the token set that was `seen`, in this transaction. Others are told.
 
-    `fence`: of our own lease; True: nobody else has had one since.    Raises: NotNow."""
+    `fence`: of our own lease; True: nobody else has had one since, nor is an older answer missing.    Raises: NotNow."""
     row = await tx.fetchrow(END, *name, -1 if fence is None else fence, *seen)
     if row is None:
         if await tx.fetchval(OTHER, *name):
@@ -152,7 +152,7 @@ async def ended(tx: Db, name: Name, seen: tuple[int, int], fence: int | None) ->
         return False
     if row["waited"]:
         await _tell(tx, name)
-    return bool(row["fence"] == fence)
+    return bool(row["fence"] == fence and row["unanswered_since"] is None)
 
 
 RELEASE = """DELETE FROM gateway.refreshes WHERE connection_id = $1 AND access_profile = $2 AND fence = $3

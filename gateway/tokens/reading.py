@@ -93,6 +93,7 @@ class TokenReads:
         region, found = await self._checked(Read(asked.connection, found.access_profile, 0, asked.actor))
         if not found.served:
             refuse_unless_issued(found)
+            region.traffic.read(asked.connection, found.integration, found.tenant)  # in vain, and yet it is in use
             raise trouble or problems.ProviderUnavailable("The token that came has expired already.")
         return region, found
 

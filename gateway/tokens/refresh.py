@@ -41,7 +41,7 @@ from gateway.outbound import Outbound
 from gateway.outbound.client import DEADLINE_S, NEVER_SENT
 from gateway.processes import Process
 from gateway.regions import Region
-from gateway.tokens import intent, leases, problems, rotation
+from gateway.tokens import intent, leases, problems, rotation, suspicion
 from gateway.tokens.leases import LEASE_S, Lease, NotNow, Open
 from gateway.tokens.rotation import ANSWER_LOST, REFUSED, Due, Fresh, Prepared, Verdict
 from gateway.tokens.spool import Spool
@@ -214,7 +214,7 @@ class Refresher:
             tokens, refresh_token = await rotation.ask(self._outbound, due, prepared, deadline_s)
         except GrantEnded as error:
             self._tell(due, error.code)
-            return await self._refused(due, lease, was, error.code, doubts)
+            return await self._refused(due, lease, was, error, doubts)
         except ProviderError as error:
             self._tell(due, error.code)
             await self._failed(due, lease, was, error, self._clock.monotonic() - asked_at)
@@ -292,7 +292,7 @@ class Refresher:
         elif left_s > 0 and purpose != "check":
             raise _again(open.last_error or "unreachable", left_s)
 
-    async def _refused(self, due: Due, lease: Lease, was: Open | None, code: str, doubts: bool) -> Outcome:
+    async def _refused(self, due: Due, lease: Lease, was: Open | None, error: GrantEnded, doubts: bool) -> Outcome:
         """Evidence the first time, proof when it is said again much later, or after an answer was lost."""
         try:
             if not doubts:
@@ -308,7 +308,10 @@ class Refresher:
                 and stored.in_state_s >= CONFIRM_AFTER_S
             ):  # fmt: skip
                 verdict = "again"
-            applied = await rotation.refused(due, "refused", code, self.new_id, verdict=verdict, fence=lease.fence)
+            applied = await rotation.refused(
+                due, "refused", error.code, self.new_id, verdict=verdict, fence=lease.fence, is_again=lease.is_again,
+                reuse=suspicion.of(due, error, verdict),
+            )  # fmt: skip
         except NotNow:
             return "overtaken"
         return "overtaken" if applied.outcome in ("stale", "absent") else "refused"

@@ -23,7 +23,8 @@ from gateway.connections.fences import Fence
 from gateway.connections.grants import Name
 from gateway.connections.machine import Signal
 from gateway.connections.moves import CONFIRM_AFTER_S, Applied, Failure, Move, NewId
-from gateway.connections.rotations import Came, Source
+from gateway.connections.reuse import unanswered
+from gateway.connections.rotations import Came, Reuse, Source
 from gateway.connections.states import State
 from gateway.connections.telling import Because
 from gateway.database import Db
@@ -212,6 +213,8 @@ async def keep(due: Due, fresh: Fresh, waited_s: float, new_id: NewId, known: Kn
                 new=new,
             )
             await rotations.record(tx, [came])
+            if not alone:  # the old token was sent more than once, and may be so still: what that ends is our own doing
+                await unanswered(tx, *due.name, version)
             if known.marks != grant.marks:
                 await store.mark(tx, [grant.connection_id])
 
@@ -272,12 +275,13 @@ async def probe(outbound: Outbound, due: Due, public_url: str, now: datetime) ->
 
 async def refused(
     due: Due, error_class: Literal["refused", "rejected"], code: str, new_id: NewId, *, verdict: Verdict = "first",
-    fence: int | None = None,
+    fence: int | None = None, reuse: Reuse | None = None, is_again: bool = False,
 ) -> Applied:  # fmt: skip
     """The provider calls the token dead: evidence at first; `again`, ten minutes later, proof, while the guard is quiet.
 
     `lost`: it was asked once more after an answer had gone missing, and that is all that can be done: proof, likewise.
-    `fence`: of the lease of a refresh, which ends with it. What came of it; `stale`: it was not about the current token set.
+    `fence`: of the lease of a refresh, which ends with it. `reuse`: of what else it would be a sign (`suspicion.py`). `is_again`:
+    an answer about this token set went missing. What came of it; `stale`: it was not about the current token set.
 
     Raises: NotNow, another holder has asked about this token set, too."""
     grant, moves = due.stored.grant, list[Move]()
@@ -289,11 +293,13 @@ async def refused(
             moves.append(due.move("doubted", because, reason=reason))
     signal: Signal = "doubted" if verdict == "first" else "refused"
     failure = Failure(provider=due.integration.condition, error_class=error_class)
-    moves.append(due.move(signal, because, reason=reason, failure=failure, again_in_s=CONFIRM_AFTER_S))
+    moves.append(due.move(signal, because, reason=reason, failure=failure, again_in_s=CONFIRM_AFTER_S, reuse=reuse))
     async with due.region.database.transaction() as tx:
         if fence is not None:
             await grants.lock(tx, grant.connection_id)
             await leases.ended(tx, due.name, due.seen, fence)
+        if is_again:
+            await unanswered(tx, *due.name, grant.token_version)
         return (await transitions.apply(tx, moves, new_id))[-1]
 
 
@@ -308,6 +314,7 @@ async def lost(due: Due, lease: Lease | None, again_in_s: float, new_id: NewId, 
         await grants.lock(tx, grant.connection_id)
         if lease is not None:
             await leases.failed(tx, lease, "lost", ANSWER_LOST, again_in_s, asked_s)
+        await unanswered(tx, *due.name, grant.token_version)
         if grant.state == "active":
             because = Because(cause=ANSWER_LOST, source="token_answer")
             move = due.move("doubted", because, reason=ANSWER_LOST, again_in_s=again_in_s)

@@ -18,6 +18,7 @@ from uuid import UUID
 import orjson
 
 from gateway.tokens.rotation import Due, Fresh
+from gateway.vault import cipher
 from gateway.vault.cipher import SealBroken
 from gateway.vault.keyring import Keyring
 from gateway.vault.tokens import Place
@@ -94,6 +95,11 @@ def written(entry: Entry, keyring: Keyring) -> bytes:
 def region_of(file: bytes) -> str:
     """Whose keyring opens it.    Raises: Unreadable."""
     return _place(file)[0].region
+
+
+def version_of(file: bytes) -> int | None:
+    """Under which version of its region's keyring it is sealed, as it claims.    Raises: Unreadable."""
+    return cipher.version_of(_place(file)[1])
 
 
 def read(file: bytes, keyring: Keyring) -> Entry:

@@ -42,6 +42,7 @@ CREATE TABLE gateway.rotations (
   rotated boolean NOT NULL,           -- it is another one than before
   holder uuid,                        -- the process that got it
   epoch bigint NOT NULL,              -- of the log, then: in a copy of the database a later one is not to be seen
+  unanswered boolean NOT NULL DEFAULT false,   -- it was spent, and no answer came: that it is refused says nothing any more
   reuse text CHECK (reuse IN ('refused_current', 'superseded_import', 'provider_reported')),
   reuse_at timestamptz,               -- when it showed that somebody else has this refresh token; said once
   PRIMARY KEY (connection_id, access_profile, token_version)

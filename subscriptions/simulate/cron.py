@@ -44,7 +44,7 @@ class Cron:
             age = connection.luck * 997 * number % 1 * every * setting.every_s  # evenly, whatever came before
             over = begin - age + life
             if over < back:
-                tally.unserved += uses.count(max(over, begin), back)
+                tally.unserved += uses.count(max(over, begin), min(back, self._end))
                 self._found_over[place].append((back, uses.after(back), connection.luck * 9973 * number % 1))
 
     def finish(self) -> None:

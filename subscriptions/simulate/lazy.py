@@ -34,7 +34,7 @@ class Lazy:
                 break
             back = minutes.back(need)
             if back > need:
-                at = self._down(connection, max(need, issued + life), back)
+                at = self._down(connection, max(need, issued + life), min(back, end))
                 continue
             ready = minutes.room(need, minutes.limit)
             if ready > need:

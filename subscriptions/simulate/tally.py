@@ -54,7 +54,7 @@ class Tally:
         """What another part of the fleet counted."""
         for mine, its in zip(self.providers, other.providers, strict=True):
             mine.calls, mine.failed = _sum(mine.calls, its.calls), _sum(mine.failed, its.failed)
-            mine.beyond = _sum(mine.beyond, its.beyond)
+            mine.beyond, mine.limit = _sum(mine.beyond, its.beyond), mine.limit + its.limit
         self.waits, self.movable = _sum(self.waits, other.waits), _sum(self.movable, other.movable)
         self.lost = _sum(self.lost, other.lost)
         self.users, self.unserved = self.users + other.users, self.unserved + other.unserved

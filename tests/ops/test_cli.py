@@ -205,6 +205,10 @@ SELECT 'integration:' || id || ':token', 'slack', 'token', 'slack.com', id, 'mis
   FROM control.integrations WHERE name = 'chat'"""
 
 
+CAME = """INSERT INTO gateway.rotations (connection_id, access_profile, token_version, generation, at, source, fingerprint, rotated, epoch, reuse)
+         VALUES ($1, 'reader', 7, 1, now(), 'refresh', $1, true, 1, 'refused_current')"""
+
+
 def test_what_operators_look_after(shell: Shell) -> None:
     """A connection's history, what was set aside, how providers are: shown, for people and for programs, and put right."""
     id = uuid7(datetime.now(UTC))
@@ -222,6 +226,14 @@ def test_what_operators_look_after(shell: Shell) -> None:
     assert f"evt_{id.hex}" in shown
     [entry] = json.loads(shell.ok("connections", "history", f"conn_{id.hex}", "--json"))
     assert (entry["signal"], entry["outcome"], entry["state_after"]) == ("revoked", "moved", "revoked")
+
+    assert "no token set" in shell.ok("connections", "rotations", f"conn_{id.hex}")
+    asyncio.run(ask(CAME))
+    shown = shell.ok("connections", "rotations", f"conn_{id.hex}")
+    assert "refresh  another one    refused_current" in shown
+    assert str(id) not in shown  # its fingerprint here
+    [came] = json.loads(shell.ok("connections", "rotations", f"conn_{id.hex}", "--json"))
+    assert (came["token_version"], came["rotated"], "fingerprint" in came) == (7, True, False)
 
     assert shell.ok("deliveries", "set-aside") == "nothing is set aside\n"
     asyncio.run(
@@ -292,6 +304,7 @@ def test_the_api_is_described_without_a_running_gateway(shell: Shell) -> None:
         (["consumers", "reset", "posthouse.lifecycle", "--to", "latest"], 1, "Posthouse's own"),
         (["connections", "history", "conn_" + "0" * 32], 1, "no such connection"),
         (["connections", "history", "evt_1"], 1, "no such connection"),
+        (["connections", "rotations", "conn_" + "0" * 32], 1, "no such connection"),
         (["deliveries", "redrive"], 1, "say which"),
         (["deliveries", "redrive", "evt_" + "0" * 32, "--all"], 1, "say which"),
         (["deliveries", "redrive", "conn_1"], 1, "that is no event"),

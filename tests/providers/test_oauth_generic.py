@@ -35,6 +35,7 @@ WRONG: list[dict[str, Any]] = [
     {**GENERIC, "subject_field": "data..id"},
     {**GENERIC, "terminal_errors": ["access_denied"], "transient_errors": ["access_denied"]},
     {**GENERIC, "terminal_errors": ["a b"]},
+    {**GENERIC, "terminal_errors": ["reused"], "reuse_errors": ["reused"]},
     {**GENERIC, "authorize_extra": {"redirect_uri": "https://evil.example"}},
     {**GENERIC, "authorize_extra": {"code_challenge_method": "plain"}},
     {**GENERIC, "token_extra": {"client_secret": "x"}},

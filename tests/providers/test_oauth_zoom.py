@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from providers import zoom
-from providers.errors import GrantEnded, Misconfigured, OddAnswer, ProviderError, RateLimited, ScopeLacking, Unreachable
+from providers.errors import (
+    GrantEnded,
+    Misconfigured,
+    OddAnswer,
+    ProviderError,
+    RateLimited,
+    ReuseReported,
+    ScopeLacking,
+    Unreachable,
+)
 from providers.oauth import TokenSet
 from tests.providers.oauth_cases import CASES
 from tests.providers.script import Answer, Script, answer, fields_of
@@ -40,6 +49,7 @@ SAID: list[tuple[dict[str, Any], int, type[ProviderError] | None]] = [
         400,
         GrantEnded,
     ),
+    ({"errorCode": 4740}, 400, ReuseReported),
     ({"status": False, "errorCode": "4735", "errorMessage": "", "result": None}, 401, GrantEnded),
     ({"status": False, "errorCode": 4702, "errorMessage": "Invalid client_id: x", "result": None}, 400, Misconfigured),
     ({"status": False, "errorCode": 4700, "errorMessage": "", "result": None}, 400, Unreachable),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.processes import SILENT_S
 from gateway.settings import Settings
 from gateway.tokens.leases import LEASE_S
 from gateway.tokens.refresh import WAIT_S
 from tests.storm.crowd import Told
-from tests.storm.fleet import Moment, Worker
+from tests.storm.fleet import Worker
+from tests.storm.moments import Moment
 from tests.storm.town import Account, Town
 
-AT_ONCE = 6  # victims of one batch: each holds a dozen connections of the database
+AT_ONCE = 6  # victims of one batch: each holds a dozen connections of the database …
+CALLERS_AT_ONCE = 400  # … and as many callers of all of them are what this process can play
 SPOOL_S = Settings.model_fields["spool_grace_s"].default
 
 
@@ -28,7 +30,7 @@ class Death:
     kept: bool  # the new token set was written
     phase: str  # of the refresh that was left open
     spent_early: int = 0  # how often the refresh token had come to the provider before the grace was over
-    told: Sequence[Told] = ()
+    told: Sequence[Told] = field(default=(), repr=False)
 
     @property
     def unanswered(self) -> bool:
@@ -51,21 +53,22 @@ async def census(town: Town, survivor: Worker) -> list[Moment]:
 
 
 def spread(moments: Sequence[Moment], every: int) -> list[int]:
-    """Some of them: each `every`-th, those around the call of the provider, and the last."""
-    calls = {m.number for m in moments if m.where.startswith("gateway/outbound/")}
-    near = {n for call in calls for n in (call - 1, call, call + 1)}
-    return sorted({*range(1, len(moments) + 1, every), *(n for n in near if 0 < n <= len(moments)), len(moments)})
+    """Some of them: each `every`-th, those around the call of the provider, and the last. All, for 1."""
+    calls = [m.number for m in moments if m.where.startswith("gateway/outbound/")]
+    return sorted({*range(1, len(moments) + 1, every), calls[0] - 1, calls[0], calls[-1], calls[-1] + 1, len(moments)})
 
 
 async def die(town: Town, survivors: Sequence[Worker], numbers: Sequence[int], callers: int) -> list[Death]:
     """A process dies at each of these moments, each in a refresh of its own; the deaths that came to pass."""
     deaths: list[Death] = []
-    for begin in range(0, len(numbers), AT_ONCE):
-        deaths += await _batch(town, survivors, numbers[begin : begin + AT_ONCE], callers)
+    size = max(1, min(AT_ONCE, CALLERS_AT_ONCE // callers))
+    for begin in range(0, len(numbers), size):
+        deaths += await _batch(town, survivors, numbers[begin : begin + size], callers)
     return deaths
 
 
 async def _batch(town: Town, survivors: Sequence[Worker], numbers: Sequence[int], callers: int) -> list[Death]:
+    strict = town.provider.sandbox.rules.rotation == "strict"
     victims = await town.fleet.start_each([{"dies_at": number} for number in numbers])
     accounts = await town.accounts(survivors[0], len(numbers))
     waiting: dict[Account, asyncio.Task[list[Told]]] = {}
@@ -77,10 +80,16 @@ async def _batch(town: Town, survivors: Sequence[Worker], numbers: Sequence[int]
         ))
         if death is not None
     ]  # fmt: skip
+    # Time goes by between two calls of a refresh, not in the middle of one: who can go on has gone on before.
+    for death in deaths:
+        if not death.phase:
+            death.told = await waiting[death.account]
     await town.pass_s(max(LEASE_S, SILENT_S) + 1)
     others = [w.url for w in survivors]
-    for death in deaths:  # their answers come from who has looked by now
-        await town.crowd.storm(others, death.account.path, len(others), patient=False)
+    for death in deaths:
+        if death.phase == "claimed" or not strict:
+            death.told = await waiting[death.account]
+        await town.crowd.storm(others, death.account.path, len(others), patient=False)  # who answers has looked by now
         death.spent_early = town.spent(death.account)
     await town.pass_s(SPOOL_S)
     for death in deaths:
@@ -101,7 +110,7 @@ async def _death(
     )
     dead = asyncio.create_task(victim.dead())
     while not (await town.phase(account) or first.done() or dead.done()):  # noqa: ASYNC110 - on a row of the database
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.005)
 
     async def others_too() -> list[Told]:
         if dead.done():  # before it had the lease: now whoever comes first gets it

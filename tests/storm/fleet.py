@@ -11,7 +11,9 @@ from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+from tests.storm.moments import Moment
 from tests.storm.worker import Orders, run
 
 PATIENCE_S = 60
@@ -20,26 +22,15 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.storm.worker", "gateway.web.app", "gateway.web.hooks", "uvloop"])
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Of a refresh: its number (from 1), whether a wait begins or ends, and where in the code."""
-
-    number: int
-    kind: str
-    where: str
-
-    def __str__(self) -> str:
-        return f"{self.number:3} {self.kind:6} {self.where}"
-
-
 @dataclass
 class Worker:
-    """One process. `url`: of its private listener, once it is ready."""
+    """One process. `url`: of its private listener, and `id`: as the database knows it, once it is ready."""
 
     process: Any = field(repr=False)
     line: Connection = field(repr=False)
     log: Path
     url: str = ""
+    id: UUID | None = None
     moments: list[Moment] = field(default_factory=list)
 
     async def ready(self) -> None:
@@ -79,10 +70,10 @@ class Worker:
         return True
 
     def _take(self, said: Any) -> None:
-        if isinstance(said, str):
-            self.url = said
+        if isinstance(said, Moment):
+            self.moments.append(said)
         else:
-            self.moments.append(Moment(*said))
+            self.url, self.id = said
 
 
 class Fleet:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,18 @@ Kind = Literal["asleep", "awake"]
 See = Callable[[Kind, str], None]
 
 ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Its number (from 1), whether a wait begins or is over, and where in the code."""
+
+    number: int
+    kind: Kind
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.number:3} {self.kind:6} {self.where}"
 
 
 class Watched(Coroutine[Any, Any, Any]):

@@ -9,13 +9,13 @@ import pytest
 from tests.storm.deaths import census, die, spread, waited_too_long
 from tests.storm.town import Rotation, Town
 
-RUNS = [
-    pytest.param("strict", 1, 12, 6, id="strict"),
-    pytest.param("grace", 1, 12, 24, id="grace"),
-    pytest.param("none", 1, 12, 24, id="none"),
-    pytest.param("strict", 7, 400, 1, id="strict, everywhere", marks=pytest.mark.long),
-    pytest.param("grace", 7, 400, 1, id="grace, everywhere", marks=pytest.mark.long),
-    pytest.param("none", 7, 400, 1, id="none, everywhere", marks=pytest.mark.long),
+RUNS = [  # rotation, survivors, callers, and how many of the moments are tried
+    pytest.param("strict", 1, 12, 20, id="strict"),
+    pytest.param("grace", 1, 12, 50, id="grace"),
+    pytest.param("none", 1, 12, 50, id="none"),
+    pytest.param("strict", 7, 400, 1, id="strict, each moment", marks=pytest.mark.long),
+    pytest.param("grace", 1, 40, 1, id="grace, each moment", marks=pytest.mark.long),
+    pytest.param("none", 1, 40, 1, id="none, each moment", marks=pytest.mark.long),
 ]
 
 
@@ -41,10 +41,10 @@ async def test_the_winner_dies(town: Town, rotation: Rotation, survivors: int, c
             lost.add(death.moment)
             assert (state, reason) == ("reauth_required", "answer_lost"), death
             assert await town.causes(death.account) == ["answer_lost"], death
-            assert {told.code for told in death.told} == {"reauth_required"}, death
+            assert {told.code or "good" for told in death.told} == {"reauth_required"}, death
             assert (death.spent_early, spent) == (1, 2), death  # the one try, after the grace
         else:
-            assert all(told.good for told in death.told), death
+            assert {told.code or "good" for told in death.told} == {"good"}, death
             assert len(death.told) == callers
             assert version == 2, death
             assert town.ended(death.account) is None, death

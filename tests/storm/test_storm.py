@@ -36,7 +36,7 @@ async def test_four_hundred_callers_at_eight_processes_are_one_refresh(town: Tow
     accounts = await town.accounts(others[0], 3)
     for account, first in zip(accounts, (others[0], fast, slow), strict=True):
         begun = asyncio.create_task(town.crowd.storm([first.url], account.path, 1, patient=False))
-        while first is not others[0] and not await town.phase(account) and not begun.done():
+        while not await town.phase(account) and not begun.done():  # noqa: ASYNC110 - on a row of the database
             await asyncio.sleep(0)
         told = await town.crowd.storm(urls([fast, slow, *others]), account.path, CALLERS - 1, patient=False)
         judge(town, account, [*await begun, *told])

@@ -36,6 +36,7 @@ VERIFIER = "v" * 43
 EXPIRE = """UPDATE gateway.tokens SET issued_at = gateway.now() - interval '1 hour', expires_at = gateway.now() - interval '1 second'
              WHERE connection_id = ANY ($1::uuid[])"""
 SHIFT = "UPDATE gateway.clock SET shifted_by = shifted_by + make_interval(secs => $1)"
+BEATS = "UPDATE gateway.processes SET seen_at = gateway.now() WHERE id = ANY ($1::uuid[])"
 TELL = f"SELECT pg_notify('{CHANNEL}', replace(connection_id::text, '-', '')) FROM gateway.refreshes"  # noqa: S608 - a constant
 OPEN = "SELECT phase, waited FROM gateway.refreshes WHERE connection_id = $1"
 GRANT = "SELECT state, reason, generation, token_version FROM gateway.grants WHERE connection_id = $1"
@@ -112,10 +113,13 @@ class Town:
         await self.database.execute(EXPIRE, [account.id for account in accounts])
 
     async def pass_s(self, seconds: float) -> None:
-        """Time goes by for database and provider. Whoever waits for a refresh looks again at once, instead of at its next poll."""
+        """Time goes by for database and provider. Processes that live have been heard of to the last; whoever waits for a refresh
+        looks again at once, instead of at its next poll."""
         self.clock.move(seconds)
-        await self.database.execute(SHIFT, seconds)
-        await self.database.execute(TELL)
+        async with self.database.transaction() as tx:
+            await tx.execute(SHIFT, seconds)
+            await tx.execute(BEATS, [worker.id for worker in self.fleet.workers if worker.alive])
+            await tx.execute(TELL)
 
     async def phase(self, account: Account) -> str:
         """Of the refresh that is open; "" where none is."""
@@ -150,12 +154,16 @@ class Town:
         return self.provider.sandbox.grants[account.grant].cause
 
 
+def challenge() -> str:
+    """Of `VERIFIER`."""
+    return base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
+
+
 async def granted(provider: FakeProvider) -> Any:
     """A token answer, by a whole consent, as another system got it that held the account before us."""
-    challenge = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
     asked = {
         "response_type": "code", "client_id": provider.client.id, "redirect_uri": CALLBACK, "scope": " ".join(SCOPES),
-        "code_challenge": challenge, "code_challenge_method": "S256",
+        "code_challenge": challenge(), "code_challenge_method": "S256",
     }  # fmt: skip
     back = parse_qs(urlsplit(await consent(f"{provider.base_url}/oauth/authorize?{urlencode(asked)}")).query)
     body = {

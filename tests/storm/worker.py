@@ -14,8 +14,10 @@ from typing import Any
 
 from gateway import serve, service
 from gateway.clock import SystemClock
+from gateway.regions import DEFAULT
 from gateway.settings import Settings
 from tests.storm import moments
+from tests.storm.moments import Moment
 
 TASK = "refresh"  # what the task is called that refreshes
 
@@ -58,12 +60,13 @@ async def _serve(settings: Settings, orders: Orders, line: Connection) -> None:
         passed += 1
         dies = passed == orders.dies_at
         if dies or orders.tells:
-            line.send((passed, kind, where))
+            line.send(Moment(passed, kind, where))
         if dies:
             os.kill(os.getpid(), signal.SIGKILL)
 
     async def ready(process: serve.Process) -> None:
-        line.send(process.private)
+        assert process.gateway is not None
+        line.send((process.private, process.gateway.processes[DEFAULT].id))
 
     if orders.tells or orders.dies_at is not None:
         moments.watch(asyncio.get_running_loop(), TASK, see)

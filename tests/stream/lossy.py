@@ -43,6 +43,15 @@ class LossyWire:
         self._losses += losses
         self.lost.clear()
 
+    @property
+    def losing(self) -> bool:
+        """Some of it is still to come."""
+        return bool(self._losses)
+
+    def forget(self) -> None:
+        """What was to be lost is not."""
+        self._losses.clear()
+
     def mute(self) -> None:
         """Swallow everything from now on, and break nothing: a network that has gone silent."""
         self._mute = True
@@ -53,7 +62,11 @@ class LossyWire:
         if self._server is None:
             self._server = await asyncio.start_unix_server(self._accept, str(self._folder / ".s.PGSQL.5432"))
 
-    async def close(self) -> None:
+    @property
+    def is_open(self) -> bool:
+        return self._server is not None
+
+    def abort(self) -> None:
         """Break what is open, and refuse what comes."""
         server, self._server = self._server, None
         if server is not None:
@@ -61,6 +74,10 @@ class LossyWire:
             (self._folder / ".s.PGSQL.5432").unlink(missing_ok=True)
         for writer in list(self._open):
             writer.transport.abort()
+
+    async def close(self) -> None:
+        """… and wait until nothing of it goes on."""
+        self.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
 from pydantic import SecretStr
 
 from gateway import ids
 from gateway.connections import grants, rotations, store
 from gateway.connections.grants import Grant
+from gateway.connections.scopes import Ledger
+from gateway.connections.states import State
 from gateway.database import Database
 from gateway.errors import Problem
 from gateway.integrations import store as integrations
@@ -32,7 +35,6 @@ from tests.clock import FakeClock
 from tests.fakes.provider import FakeProvider, fake_provider
 from tests.flows.house import metric
 from tests.stream.lossy import LossyWire, lossy
-from tests.tokens.making import granted
 
 Rotation = Literal["strict", "grace", "none"]
 
@@ -53,6 +55,7 @@ class Scene:
     wire: LossyWire  # a's
     a: Gateway
     b: Gateway
+    integration: UUID
     connection: UUID
     _stack: AsyncExitStack = field(repr=False)
 
@@ -84,6 +87,17 @@ class Scene:
         rows = await self.database.fetch("SELECT type FROM gateway.events WHERE type LIKE $1 ORDER BY seq", f"{of}%")
         return [row["type"].removeprefix(of) for row in rows]
 
+    async def security(self) -> Any:
+        """What the one event says that tells of a refresh token in other hands."""
+        [row] = await self.database.fetch("SELECT data FROM gateway.events WHERE type LIKE 'posthouse.security.%'")
+        return orjson.loads(row["data"])
+
+    async def move(self, state: State) -> None:
+        """What a signal does to its grant."""
+        async with self.database.transaction() as tx:
+            await grants.lock(tx, self.connection)
+            await grants.stand(tx, {(self.connection, "reader"): grants.Standing(state, "a_reason", False)})
+
     async def refresh_token(self) -> str:
         """The one in the vault."""
         row = await self.database.fetchrow("SELECT * FROM gateway.tokens WHERE connection_id = $1", self.connection)
@@ -109,6 +123,10 @@ class Scene:
         for gateway in alive:
             await gateway.processes["default"].run_once()
             await gateway.catalog.refresh()
+
+    async def run_out(self) -> None:
+        """Its access token is over, and no time has gone by."""
+        await self.database.execute("UPDATE gateway.tokens SET expires_at = gateway.now()")
 
     async def claimed_by_a(self) -> None:
         """It has the lease, and has sent nothing."""
@@ -162,8 +180,14 @@ async def opened(settings: Settings, clock: FakeClock) -> AsyncIterator[Gateway]
 
 
 @asynccontextmanager
-async def playing(settings: Settings, dsn: str, clock: FakeClock, rotation: Rotation) -> AsyncIterator[Scene]:
-    """A scene whose provider rotates so, and whose grant's access token is over."""
+async def playing(
+    settings: Settings, dsn: str, clock: FakeClock, rotation: Rotation, *, hears: bool = False, **more: Any
+) -> AsyncIterator[Scene]:
+    """A scene whose provider rotates so, and whose grant's access token is over.
+
+    `hears`: the provider (strict, then) tells by a signed message when its user withdraws a consent. Otherwise it is
+    `generic-oauth2`, with `more` settings.
+    """
     settings = settings.model_copy(update={"outbound_allow": ("127.0.0.0/8",), "database_url": SecretStr(dsn)})
     async with AsyncExitStack() as stack:
         wire = await stack.enter_async_context(lossy(dsn))
@@ -176,11 +200,11 @@ async def playing(settings: Settings, dsn: str, clock: FakeClock, rotation: Rota
         a = await stack.enter_async_context(
             opened(settings.model_copy(update={"database_url": SecretStr(wire.dsn)}), clock)
         )
-        integration = await _integration(b, provider, rotation)
+        integration = await (_sandbox(b, provider) if hears else _generic(b, provider, rotation, more))
         for gateway in (a, b):
             await gateway.catalog.refresh()
         connection = await _connected(b, provider, integration)
-        scene = Scene(settings, clock, database, provider, wire, a, b, connection, stack)
+        scene = Scene(settings, clock, database, provider, wire, a, b, integration, connection, stack)
         await scene.pass_s(OVER_S, a, b)
         yield scene
 
@@ -198,11 +222,11 @@ def consented(provider: FakeProvider, user: str = "user-1") -> Mapping[str, Any]
     return oauth.exchange(sandbox, client, {"code": code, "redirect_uri": uri, "code_verifier": verifier})
 
 
-async def _integration(gateway: Gateway, provider: FakeProvider, rotation: Rotation) -> UUID:
+async def _generic(gateway: Gateway, provider: FakeProvider, rotation: Rotation, more: Mapping[str, Any]) -> UUID:
     base, client = provider.base_url, provider.client
     settings: dict[str, Any] = {
         "authorize_url": f"{base}/oauth/authorize", "token_url": f"{base}/oauth/token", "userinfo_url": f"{base}/api/me",
-        "revoke_url": f"{base}/oauth/revoke", "rotation": rotation,
+        "revoke_url": f"{base}/oauth/revoke", "rotation": rotation, **more,
     }  # fmt: skip
     if rotation == "grace":
         settings["reuse_grace_s"] = GRACE_S
@@ -211,16 +235,54 @@ async def _integration(gateway: Gateway, provider: FakeProvider, rotation: Rotat
         name="theirs", provider="generic-oauth2", client_id=client.id, settings=settings,
         access_profiles={"reader": AccessProfile(required=SCOPES)}, secrets={"client_secrets": (client.secret.encode(),)},
     )  # fmt: skip
+    return await _declared(gateway, wanted)
+
+
+async def _sandbox(gateway: Gateway, provider: FakeProvider) -> UUID:
+    client = provider.client
+    assert client.secret is not None
+    wanted = Wanted(
+        name="theirs", provider="sandbox", client_id=client.id, settings={"base_url": provider.base_url},
+        access_profiles={"reader": AccessProfile(required=SCOPES)},
+        secrets={"client_secrets": (client.secret.encode(),), "signing_secrets": (client.webhook_secret.encode(),)},
+    )  # fmt: skip
+    return await _declared(gateway, wanted)
+
+
+async def _declared(gateway: Gateway, wanted: Wanted) -> UUID:
     async with gateway.control.transaction() as tx:
         made = await integrations.create(tx, gateway.control_keyring, wanted, gateway.clock.now(), by="api")
     return made.id
 
 
 async def _connected(gateway: Gateway, provider: FakeProvider, integration: UUID) -> UUID:
-    region, answer, id = gateway.regions.home, consented(provider), gateway.new_id()
+    region, id = gateway.regions.home, gateway.new_id()
     async with region.database.transaction() as tx:
         await store.insert(tx, store.NewConnection(
             id=id, tenant_id="acme", integration_id=integration, external_id=None, end_user_id=None, labels={}, accounts=(),
         ))  # fmt: skip
-    await granted(region, id, "acme", access=answer["access_token"], refresh=answer["refresh_token"], scopes=SCOPES)
+    await consent(gateway, provider, integration, id)
     return id
+
+
+async def consent(
+    gateway: Gateway, provider: FakeProvider, integration: UUID, connection: UUID, generation: int = 1, version: int = 1
+) -> None:  # fmt: skip
+    """Its user consents (anew)."""
+    region, answer = gateway.regions.home, consented(provider)
+    place = Place(region.name, "acme", connection, "reader", generation, version)
+    sealed = await region.tokens.seal(place, answer["access_token"], answer["refresh_token"])
+    new = grants.NewTokens(sealed=sealed, token_type="Bearer", expires_in_s=86400, refresh_expires_in_s=None)
+    fingerprint = rotations.fingerprint(gateway.control_keyring, integration, answer["refresh_token"])
+    came = rotations.Came(
+        connection=connection, access_profile="reader", generation=generation, token_version=version, source="consent",
+        fingerprint=fingerprint,
+    )  # fmt: skip
+    async with region.database.transaction() as tx:
+        await grants.lock(tx, connection)
+        await grants.put(
+            tx, connection, "reader", state="active", reason=None, generation=generation, token_version=version,
+            ledger=Ledger(SCOPES, SCOPES), parameters={}, reach_hash=None,
+        )  # fmt: skip
+        await grants.put_tokens(tx, connection, "reader", "acme", generation, version, new)
+        await rotations.record(tx, [came])

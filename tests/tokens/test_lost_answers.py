@@ -125,7 +125,7 @@ async def test_received_and_not_committed_is_kept_in_memory(scene: Scene) -> Non
     while scene.spooled:  # noqa: ASYNC110 - on a result, not on time
         await asyncio.sleep(0.01)
     assert (await scene.read(scene.a), await scene.read(scene.b)) == ("version 2", "version 2")
-    assert (await scene.state(), scene.calls, await scene.sources()) == ("active - 2", 1, ["refresh"])
+    assert (await scene.state(), scene.calls, await scene.sources()) == ("active - 2", 1, ["refresh", "consent"])
 
 
 @strict
@@ -156,7 +156,7 @@ async def test_spooled_it_outlives_its_process(scene: Scene) -> None:
     again = await scene.a_again()
     assert (await scene.state(), scene.calls, scene.spooled) == ("active - 2", 1, 0)
     assert (await scene.read(again), await scene.read(scene.b), scene.calls) == ("version 2", "version 2", 1)
-    assert await scene.sources() == ["spool"]
+    assert await scene.sources() == ["spool", "consent"]
     grant = await scene.grant()
     assert grant.expires_at is not None
     assert grant.issued_at is not None
@@ -183,7 +183,7 @@ async def test_spool_on_a_then_b_has_gone_on_then_a_is_back(scene: Scene) -> Non
     kept = await scene.refresh_token()
     await scene.a_again()
     assert (await scene.refresh_token(), await scene.state(), scene.spooled) == (kept, "active - 2", 0)
-    assert (await scene.sources(), scene.calls) == (["refresh"], 2)
+    assert (await scene.sources(), scene.calls) == (["refresh", "consent"], 2)
 
 
 @strict
@@ -228,7 +228,7 @@ async def test_what_another_process_has_asked_for_meanwhile_is_waited_for(scene:
     assert (scene.spooled, await scene.state()) == (1, "active - 1")
     await scene.provider.gate.open()
     assert await reading == "version 2"
-    assert (await again.drain_spool(), scene.spooled, await scene.sources()) == (0, 0, ["refresh"])
+    assert (await again.drain_spool(), scene.spooled, await scene.sources()) == (0, 0, ["refresh", "consent"])
 
 
 @forgiving
@@ -239,7 +239,7 @@ async def test_what_another_process_has_lost_too_is_made_good(scene: Scene) -> N
     scene.provider.misbehave("refresh_token", "close")
     assert await scene.read(scene.b) == "provider_unavailable"
     await scene.a_again()
-    assert (await scene.read(scene.b), await scene.sources(), scene.spooled) == ("version 2", ["spool"], 0)
+    assert (await scene.read(scene.b), await scene.sources(), scene.spooled) == ("version 2", ["spool", "consent"], 0)
 
 
 @strict

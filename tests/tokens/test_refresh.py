@@ -91,6 +91,24 @@ async def test_trouble_moves_no_connection_and_is_not_hammered_at(
     assert [name for name, _ in await town.events()] == ["active"]
 
 
+USED = """SELECT EXISTS (SELECT FROM gateway.renewals WHERE connection_id = $1
+                          AND used_at > gateway.now() - interval '1 minute')"""
+
+
+async def test_asking_in_vain_is_use(account: Account) -> None:
+    """Who asks during an outage counts as a user: the connection is renewed when it is over, before he asks again."""
+    town = account.town
+    [region] = town.gateway.regions
+    await account.read()
+    await region.traffic.run_once()
+    town.provider.misbehave("refresh_token", "server_error", times=None)
+    await town.pass_s(2 * HOUR_S)
+    assert not await region.database.fetchval(USED, account.id)
+    assert (await account.read()).status_code == 503
+    await region.traffic.run_once()
+    assert await region.database.fetchval(USED, account.id)
+
+
 async def test_a_broken_integration_is_remembered_for_all_its_connections(account: Account) -> None:
     """`invalid_client` is the integration's fault: the next connection does not ask again."""
     other = await connected(account.town)

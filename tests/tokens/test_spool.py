@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from gateway import ids
-from gateway.tokens.spool import ASIDE, Spool
+from gateway.tokens.spool import ASIDE, Spool, Waiting, under
 from gateway.tokens.spooled import MOST_BYTES, Entry
 from gateway.vault.keyring import Keyring, generate
 from gateway.vault.tokens import Place
@@ -65,7 +65,8 @@ async def test_what_is_put_is_there_until_it_is_removed(make: Make, folder: Path
     early = replace(early, tokens=replace(early.tokens, refresh_token=None, scopes=None))
     names = [await spool.put(late), await spool.put(early)]
     assert [found for _, found in await spool.entries()] == [early, late]
-    assert (await spool.waiting()) == replace(await spool.waiting(), entries=2, oldest=early.came_at)
+    assert await spool.waiting() == Waiting(True, 2, early.came_at)
+    assert (await spool.waiting()).age_s(NOW) == 60
     for name in names:
         assert name is not None
         await spool.remove(name)
@@ -91,6 +92,7 @@ DAMAGE: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("another version", lambda data: data.replace(b'"version":1', b'"version":2')),
     ("another tenant", lambda data: data.replace(b'"acme"', b'"emca"')),
     ("another connection", lambda data: data.replace(b'"connection":"0', b'"connection":"1')),
+    ("another region", lambda data: data.replace(b'"default"', b'"elsewhere"')),
     ("a bit", lambda data: data[:-20] + bytes([data[-20] ^ 1]) + data[-19:]),
     ("not ours", lambda data: b"\x7fELF" + data),
     ("no object", lambda data: b'posthouse spool 1\n["region"]\n'),
@@ -125,6 +127,20 @@ async def test_another_deployments_files_are_set_aside(make: Make, folder: Path)
     assert await make().entries() == []
     (folder / ASIDE / name).rename(folder / name)
     assert len(await theirs.entries()) == 1
+
+
+async def test_a_key_that_something_lies_under_is_known(make: Make, folder: Path, keyring: Keyring) -> None:
+    """Before a version leaves the keyring, somebody asks: also for what was set aside."""
+    await make().put(entry())
+    keyring.take(keyring.with_new_version())
+    newer = make()
+    name = await newer.put(entry())
+    assert name is not None
+    (folder / ASIDE).mkdir()
+    (folder / name).rename(folder / ASIDE / name)
+    (folder / "odd.spool").write_bytes(b"odd")
+    assert [under(folder, version) for version in (1, 2, 3)] == [1, 1, 0]
+    assert under(folder / "nowhere", 1) == 0
 
 
 async def test_what_is_none_of_ours_is_let_lie(make: Make, folder: Path) -> None:
@@ -179,7 +195,7 @@ async def test_another_regions_entries_wait_for_a_process_that_serves_it(make: M
     await dead.put(entry(region="eu"))
     await dead.close()
     assert await elsewhere.entries() == []
-    await elsewhere.close()
+    assert (await elsewhere.waiting()).entries == 0
     assert len(await make(region="eu").entries()) == 1
 
 
@@ -193,7 +209,7 @@ async def test_a_disk_that_refuses_stops_nobody(make: Make, folder: Path) -> Non
     assert await spool.put(entry()) is None
     assert metric("posthouse_spool_failures_total") == before + 1
     assert await spool.entries() == []
-    assert (await spool.waiting()).entries == 0
+    assert await spool.waiting() == Waiting(False, 0, None)
     await spool.remove("nothing")
     folder.unlink()
     assert await spool.put(entry()) is not None  # it has come back
