@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from gateway.service import Gateway
 from gateway.web.routing import Route
+from subscriptions import api
 from subscriptions.hours import QuietHours
 from subscriptions.renewal import Renewal
 from subscriptions.scheduler import Scheduler
@@ -29,7 +30,7 @@ class House:
             )
             for region in gateway.regions
         }  # fmt: skip
-        self.routes: Sequence[Route] = ()
+        self.routes: Sequence[Route] = api.ROUTES
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -25,10 +25,11 @@ from gateway.tokens import problems
 from subscriptions import facts, policy
 from subscriptions.facts import Known
 from subscriptions.hours import QuietHours
-from subscriptions.store import Claimed, Settled
+from subscriptions.store import ASKED, Claimed, Settled
 
 PAUSE_S, MOST_PAUSE_S = 5.0, 240.0  # after a failure: the first pause, and the longest
 SEALED_S = 3600.0  # where our own seal does not open: no haste mends it
+NEVER = frozenset({"state", "held", "restored", "in_doubt", "cannot_renew", "hard_end"})  # whoever asks for it
 LEAST_S = 5.0  # between a renewal and the next, however short a token's life is
 RESTORED_S = 6 * 3600.0  # what is set aside after a restore is looked at again after so long: all at once may be let go
 
@@ -60,8 +61,13 @@ class Unit:
 
     @property
     def due(self) -> list[tuple[Known, policy.Plan]]:
-        """The grants that are to be renewed now."""
-        return [(one, plan) for one, plan in self.plans if plan.act == "renew" and plan.at <= self.now]
+        """The grants that are to be renewed now: by their plans, or because somebody asks for it."""
+        asked = self.claimed.reason == ASKED
+        return [
+            (one, plan)
+            for one, plan in self.plans
+            if (plan.act == "renew" and plan.at <= self.now) or (asked and plan.reason not in NEVER)
+        ]
 
     @property
     def data_keys(self) -> set[tuple[str, int]]:

@@ -29,7 +29,7 @@ from gateway.regions import Region
 from subscriptions import store
 from subscriptions.renewal import Outcome, Renewal, Unit
 from subscriptions.settling import Settling
-from subscriptions.store import Claimed, Settled
+from subscriptions.store import ASKED, Claimed, Settled
 
 IDLE_S = 5.0  # asleep for so long at the most: what becomes due meanwhile (a new connection) waits no longer
 SHUT_S = 1.0  # … while something is due and its provider takes no calls
@@ -163,7 +163,10 @@ class Scheduler:
 
     def _tell(self, unit: Unit, outcome: Outcome, settled: Settled) -> None:
         name = unit.integration.name
-        reason = settled.reason if outcome == "planned" else unit.due[0][1].reason
+        if unit.claimed.reason == ASKED:
+            reason: str = ASKED
+        else:
+            reason = settled.reason if outcome == "planned" else unit.due[0][1].reason
         metrics.RENEWALS.labels(name, outcome, reason).inc()
         if outcome not in ("planned", "given_back"):
             log.info("renewal.done", integration=name, outcome=outcome, reason=reason, code=settled.last_error)

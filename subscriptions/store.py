@@ -25,6 +25,7 @@ from gateway.database import Database, Db
 from subscriptions.shares import Turn, quotas, shares
 
 LEASE_S = 120.0  # a few calls, each with a deadline of its own; then the rows of a process that is gone come again
+ASKED = "asked"  # the reason of what somebody wants renewed now
 LOCKED_S = 1.0  # what somebody else is writing to just now is looked at again so soon
 MOST_OF_TENANT = 32  # rows of one tenant in one claim
 MOST_SEEN = 4096  # rows that one claim may look at: keeps the planner from thinking of all of them
@@ -153,8 +154,9 @@ held AS MATERIALIZED (
 put AS (
   UPDATE gateway.renewals r
      SET due_at = CASE WHEN r.asked_at <> d.asked_at THEN clock.now ELSE greatest(to_timestamp(d.due_at), clock.now) END,
-         act = CASE WHEN r.asked_at <> d.asked_at THEN 'look' ELSE d.act END, reason = d.reason, tries = d.tries,
-         last_error = d.last_error, lease_until = '-infinity'
+         act = CASE WHEN r.asked_at <> d.asked_at THEN r.act ELSE d.act END,
+         reason = CASE WHEN r.asked_at <> d.asked_at THEN r.reason ELSE d.reason END,
+         tries = d.tries, last_error = d.last_error, lease_until = '-infinity'
     FROM held h JOIN done d USING (connection_id) CROSS JOIN clock
    WHERE r.connection_id = h.connection_id AND r.fence = d.fence
   RETURNING r.connection_id, r.integration_id, r.tenant_id, r.due_at),
@@ -173,6 +175,21 @@ async def settle(db: Db, settled: Sequence[Settled]) -> set[UUID]:
         [s.tries for s in settled], [s.last_error for s in settled],
     )  # fmt: skip
     return {row["connection_id"] for row in rows}
+
+
+ASK = """
+WITH put AS (
+  UPDATE gateway.renewals r SET due_at = greatest(clock.now, r.lease_until), act = 'renew', reason = $2, asked_at = clock.now
+    FROM (SELECT gateway.now() AS now) AS clock WHERE r.connection_id = $1 RETURNING r.integration_id, r.tenant_id, r.due_at),
+turned AS (
+  INSERT INTO gateway.renewal_queues AS q (integration_id, tenant_id, turn_at) SELECT * FROM put
+      ON CONFLICT (integration_id, tenant_id) DO UPDATE SET turn_at = excluded.turn_at WHERE q.turn_at > excluded.turn_at)
+SELECT true FROM put"""
+
+
+async def ask(db: Db, connection: UUID) -> bool:
+    """Have a connection renewed now, whatever its plan; False: there is nothing of it to renew."""
+    return bool(await db.fetchval(ASK, connection, ASKED))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from gateway.cli import (
     migrate,
     openapi,
     providers,
+    renewals,
     restored,
     rotations,
     sandbox,
@@ -61,6 +62,7 @@ app.add_typer(consumers.app, name="consumers")
 app.add_typer(providers.app, name="providers")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(keyring.app, name="keyring")
+app.add_typer(renewals.app, name="renewals")
 
 
 def main() -> None:

@@ -8,5 +8,6 @@ def openapi() -> None:
     from gateway.cli.output import as_json
     from gateway.web import openapi
     from gateway.web.app import ROUTES
+    from subscriptions import api
 
-    as_json(openapi.document(ROUTES))
+    as_json(openapi.document([*ROUTES, *api.ROUTES]))

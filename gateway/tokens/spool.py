@@ -3,9 +3,9 @@
 A refresh token that was rotated may be the only one that still works, and it is in one process's memory: what is put here
 outlives that. One sealed file a token set, named after the process that got it; several processes share a folder.
 
-    <process>-<id>.spool    an entry (`spooled.py`), there under its name once it is whole and on the disk
-    <process>.lock          held by that process for as long as it lives: by `flock`, which the system ends with it
-    set-aside/              what is no entry of ours, or none that opens: for an operator, never deleted
+    <process>-<id>.<region>.spool    an entry (`spooled.py`), there under its name once it is whole and on the disk
+    <process>.lock                   held by that process for as long as it lives (`spool_locks.py`)
+    set-aside/                       what is no entry of ours, or none that opens: for an operator, never deleted
 
 Files of a dead process are anybody's, and its lock says whose turn it is. That saves work and nothing more: an entry is
 written by compare-and-swap on generation and version (`draining.py`), so to write one twice changes nothing, and one that
@@ -15,7 +15,6 @@ is overtaken is dropped.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -29,11 +28,11 @@ import structlog
 
 from gateway import ids, metrics
 from gateway.tokens import spooled
+from gateway.tokens.spool_locks import Locks
 from gateway.tokens.spooled import Entry, Unreadable
 from gateway.vault.keyring import Keyring
 
-ENTRY = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})\.spool(\.new)?")  # `.new`: of one that died while it wrote
-LOCK = re.compile(r"([0-9a-f]{32})\.lock")
+ENTRY = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})\.([^/]+)\.spool(\.new)?")  # `.new`: of one that died while it wrote
 ASIDE = "set-aside"
 
 log = structlog.get_logger(__name__)
@@ -68,7 +67,7 @@ class Spool:
     def __init__(self, folder: Path, keyrings: Mapping[str, Keyring], process: UUID) -> None:
         """`keyrings`: by region, of those that this process serves."""
         self._folder, self._keyrings, self._process = folder, keyrings, process.hex
-        self._locks: dict[str, int] = {}  # by process, our own and dead ones': open files, locked
+        self._locks = Locks(folder)
         self._said: str | None = None  # what is wrong with the folder
         self._turn = Lock()  # of threads that look at the folder
 
@@ -99,7 +98,7 @@ class Spool:
     def _open(self) -> None:
         try:
             with self._turn:
-                self._hold(self._process)
+                self._locks.take(self._process)
         except OSError as error:
             self._unusable(error)
 
@@ -108,12 +107,12 @@ class Spool:
             try:
                 left = {whose for whose, _ in self._names()}
             except OSError:
-                left = set(self._locks)
-            for whose in list(self._locks):
-                self._let_go(whose, over=whose not in left)
+                left = set(self._locks.held)
+            for whose in self._locks.held:
+                self._locks.let_go(whose, over=whose not in left)
 
     def _put(self, entry: Entry) -> str | None:
-        name = f"{self._process}-{ids.uuid7(entry.came_at).hex}.spool"
+        name = f"{self._process}-{ids.uuid7(entry.came_at).hex}.{entry.place.region}.spool"
         try:
             data = spooled.written(entry, self._keyrings[entry.place.region])
             self._open()
@@ -150,17 +149,14 @@ class Spool:
             of: dict[str, list[str]] = {}
             for whose, name in self._names():
                 of.setdefault(whose, []).append(name)
-            for file in self._folder.iterdir():
-                if (shape := LOCK.fullmatch(file.name)) is not None:
-                    of.setdefault(shape[1], [])
-            for whose, names in of.items():
-                if whose != self._process and self._held(whose) and not names:
-                    self._let_go(whose, over=True)
+            for whose in {*of, *self._locks.known()} - {self._process}:
+                if self._locks.take(whose) and whose not in of:
+                    self._locks.let_go(whose, over=True)
         except OSError as error:
             self._unusable(error)
             return []
         self._said = None
-        ours = [name for whose, names in of.items() if whose in self._locks or whose == self._process for name in names]
+        ours = [name for whose, names in of.items() if whose == self._process or whose in self._locks for name in names]
         return sorted(ours, key=lambda name: name.partition("-")[2])
 
     def _unusable(self, error: OSError) -> None:
@@ -169,20 +165,21 @@ class Spool:
             self._said = error.strerror
 
     def _names(self) -> Iterator[tuple[str, str]]:
-        """Entries, and whose they are. A draft of our own is being written."""
+        """Entries of our regions, and whose they are. A draft of our own is being written."""
         for file in self._folder.iterdir():
             shape = ENTRY.fullmatch(file.name)
-            if shape is not None and not (shape[3] and shape[1] == self._process):
+            if shape is not None and shape[3] in self._keyrings and not (shape[4] and shape[1] == self._process):
                 yield shape[1], file.name
 
     def _read(self, name: str) -> Entry | None:
         try:
             data = _bytes(self._folder / name)
-            region = spooled.region_of(data)
-            keyring = self._keyrings.get(region)
-            return None if keyring is None else spooled.read(data, keyring)  # None: for a process of that region
+            keyring = self._keyrings.get(spooled.region_of(data))
+            if keyring is None:
+                raise Unreadable("it says another region than its name does")
+            return spooled.read(data, keyring)
         except FileNotFoundError:
-            return None
+            pass  # whoever it was of is quicker
         except OSError as error:
             log.error("spool.unreadable", file=name, error=error.strerror)
         except Unreadable as error:
@@ -199,45 +196,6 @@ class Spool:
             log.error("spool.not_set_aside", file=name, why=why, error=error.strerror)
         else:
             log.error("spool.set_aside", file=name, folder=str(aside), why=why, hint="put it back once that is mended")
-
-    def _held(self, whose: str) -> bool:
-        """Is it dead, and are its entries ours?"""
-        try:
-            self._hold(whose)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _hold(self, whose: str) -> None:
-        """Raises: BlockingIOError, it lives (or another process sees to it); OSError."""
-        path = self._folder / f"{whose}.lock"
-        while whose not in self._locks:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _names(path, opened):
-                    self._locks[whose], opened = opened, -1
-            finally:
-                if opened >= 0:
-                    os.close(opened)
-
-    def _let_go(self, whose: str, *, over: bool) -> None:
-        if over:
-            try:
-                (self._folder / f"{whose}.lock").unlink(missing_ok=True)  # while it is held
-            except OSError:
-                pass  # the next finds it, and nothing beside it
-        os.close(self._locks.pop(whose))
-
-
-def _names(path: Path, opened: int) -> bool:
-    """Is it that file still? Somebody may have cleared it away before it was locked: then it is the lock of nothing."""
-    try:
-        there, mine = path.stat(), os.fstat(opened)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
 
 def _write(folder: Path, name: str, data: bytes) -> None:

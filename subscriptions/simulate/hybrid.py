@@ -71,7 +71,7 @@ class Hybrid:
             chosen, when = ask(at), math.inf
             if chosen.act == "renew":
                 grant.planned_at = due = max(chosen.at, at)
-                when = self._shut(minutes, due) if minutes.back(due) > due else minutes.room(due, ahead)
+                when = minutes.room(due if minutes.back(due) == due else self._shut(minutes, due), ahead)
             elif (use := uses.after(at)) < need:
                 at = use + KNOWN_S  # it is planned anew when that is known
                 continue
@@ -139,8 +139,11 @@ def start(uses: Uses, life: float, idle: float | None, luck: float, chance: floa
     becomes = policy.plan(grant, 0.0).at
     age = luck * (becomes if math.isfinite(becomes) else life)
     used = uses.before(0.0)
-    if used is not None and life <= 2 * HOUR_S:  # its user's last session may be long ago
+    if used is not None and life <= 2 * HOUR_S:  # its user's last session may be long ago …
         age = max(age, -used - luck * life)
+    if idle is not None:  # … and it was kept alive since
+        grant.used_at = None
+        age %= policy.plan(grant, 0.0).at
     grant.issued_at, grant.expires_at = -age, life - age
     if idle is not None:
         grant.kept_since, grant.keep_by = -age, idle - age

@@ -21,7 +21,14 @@ ORDER = ("cron", "lazy", "hybrid")  # ours is drawn over the others
 
 def draw(fleet: Fleet, found: Mapping[str, Tally], theme: Theme = "auto") -> str:
     """The run as one SVG."""
-    down = sorted({span for place in range(len(fleet.providers)) for span in outages(fleet, place)})
+    down = sorted(
+        {
+            span
+            for place in range(len(fleet.providers))
+            for span in outages(fleet, place)
+            if span[0] < fleet.days * DAY_S
+        }
+    )
     day = int(down[0][0] // DAY_S) if down else min(1, fleet.days - 1)
     panels = [
         _calls(fleet, found, "Calls to providers, per minute (means of an hour)", 0, fleet.days, 60),

@@ -24,11 +24,11 @@ class Minutes:
         self._begins, self._ends = [one[0] for one in outages], [one[1] for one in outages]
 
     def room(self, at: float, limit: int) -> float:
-        """The first moment from `at` on in whose minute less than `limit` calls were made."""
+        """The first moment from `at` on in whose minute less than `limit` calls were made. At `at` it is not down."""
         minute, calls, minutes = int(at // MINUTE_S), self.calls, self.minutes
         if minute >= minutes or calls[minute] < limit:
             return at
-        while minute < minutes and calls[minute] >= limit:
+        while minute < minutes and (calls[minute] >= limit or self.back(minute * MINUTE_S) > minute * MINUTE_S):
             minute += 1
         return minute * MINUTE_S
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from random import Random
+from threading import Thread
 
 from subscriptions.simulate import hybrid
 from subscriptions.simulate.cron import Cron
@@ -42,7 +43,7 @@ def run(
             _add(total, part(fleet, number, size))
             advance(size)
     else:
-        with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(cores, get_context("spawn"), _end_with_parent) as pool:
             tasks = {pool.submit(part, fleet, number, size): size for number, size in enumerate(sizes)}
             try:
                 for task in as_completed(tasks):
@@ -69,6 +70,18 @@ def part(fleet: Fleet, number: int, size: int) -> Tallies:
             lazy.live(connection)
     cron.finish()
     return found
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed has nobody to work for."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _add(total: Tallies, more: Tallies) -> None:

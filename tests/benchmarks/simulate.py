@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.cli.progress import Progress
@@ -23,13 +24,13 @@ UNSEEN = (1009, 20_261_125, 77_777_777)
 FOLDER = Path("build/simulate")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0 when it ran; with `--strict`, when every goal was met with every seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=None)
     parser.add_argument("--seeds", type=int, nargs="*", default=list(UNSEEN), help="beside the fleet's own")
     parser.add_argument("--strict", action="store_true", help="a missed goal is a failure")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     described = fleets.read(fleets.DEFAULT).sized(asked.connections)
     figures: dict[str, object] = {"connections": described.connections, "days": described.days}
     judged: list[report.Goal] = []
@@ -39,12 +40,14 @@ def main() -> int:
             f"seed {fleet.seed}: {fleet.connections:,} connections, {fleet.days} days", fleet.connections
         ) as bar:
             found = shards.run(fleet, bar.advance)
-        figures[f"seed {fleet.seed}: took s"] = time.monotonic() - began
+        took_s = figures[f"seed {fleet.seed}: took s"] = time.monotonic() - began
         figures |= _figures(fleet, found)
         judged += [
             report.Goal(f"seed {fleet.seed}: {one.name}", one.value, one.most, "lower")
             for one in goals.goals(fleet, found)
         ]
+        verdict = "every goal met" if results.all_met(fleet, found) else "a goal is missed"
+        print(f"seed {fleet.seed}: {fleet.connections:,} connections in {took_s:.0f} s, {verdict}", flush=True)
         if number == 0:
             FOLDER.mkdir(parents=True, exist_ok=True)
             results.write(fleet, found, FOLDER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from gateway import cli
 from subscriptions.simulate import fleet as fleets
 from subscriptions.simulate import picture, shards
 from subscriptions.simulate.uses import Every, Listed, Uses
+from tests.benchmarks import simulate
 
 DESCRIBED = fleets.DEFAULT.read_text()
 
@@ -34,6 +36,20 @@ def test_it_compares_judges_and_draws(capsys: pytest.CaptureFixture[str], tmp_pa
     assert f"{told['strategies']['cron']['calls answered with tokens']:,}" in out
     assert "refresh tokens dead of idleness" in out
     assert (tmp_path / "new" / "folder" / "simulate.svg").read_text().startswith("<svg ")
+
+
+def test_make_simulate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The fleet's own seed and those that are asked for, judged one by one, in the form of every benchmark; one picture."""
+    monkeypatch.chdir(tmp_path)
+    assert simulate.main(["--connections", "300", "--seeds", "7", "8"]) == 0
+    told = json.loads(Path("build/bench/simulate.json").read_text())
+    seeds = Counter(goal["name"].split(":")[0] for goal in told["goals"])
+    assert dict(seeds) == {"seed 5": 6, "seed 7": 6, "seed 8": 6}
+    assert told["figures"]["seed 7: lazy: user calls"] > 1000
+    missed = not all(goal["met"] for goal in told["goals"])
+    assert simulate.main(["--connections", "300", "--seeds", "7", "8", "--strict"]) == int(missed)
+    assert Path("build/simulate/simulate.svg").stat().st_size > 10_000
+    assert "picture: build/simulate/simulate.svg" in capsys.readouterr().out
 
 
 def test_a_missed_goal_is_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ DAMAGE: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("another version", lambda data: data.replace(b'"version":1', b'"version":2')),
     ("another tenant", lambda data: data.replace(b'"acme"', b'"emca"')),
     ("another connection", lambda data: data.replace(b'"connection":"0', b'"connection":"1')),
+    ("another region", lambda data: data.replace(b'"default"', b'"elsewhere"')),
     ("a bit", lambda data: data[:-20] + bytes([data[-20] ^ 1]) + data[-19:]),
     ("not ours", lambda data: b"\x7fELF" + data),
     ("no object", lambda data: b'posthouse spool 1\n["region"]\n'),
@@ -194,7 +195,7 @@ async def test_another_regions_entries_wait_for_a_process_that_serves_it(make: M
     await dead.put(entry(region="eu"))
     await dead.close()
     assert await elsewhere.entries() == []
-    await elsewhere.close()
+    assert (await elsewhere.waiting()).entries == 0
     assert len(await make(region="eu").entries()) == 1
 
 
