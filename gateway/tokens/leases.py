@@ -131,12 +131,14 @@ async def failed(
 
 
 # Whoever writes a token set ends whatever is open about its predecessor: a holder that has not sent yet finds its row gone, and
-# does not. One that has is waited for: what it brings is the newer one. What is open about a newer token set is none of its affair.
+# does not. One that has is waited for: what it brings is the newer one. What is open about a later token set is left alone by
+# whoever is late: without that intent the next one would send the later refresh token a second time.
 END = """DELETE FROM gateway.refreshes WHERE connection_id = $1 AND access_profile = $2
-            AND (fence = $3 OR token_version < $5 OR (phase <> 'sent' AND (generation, token_version) = ($4, $5)))
+            AND (fence = $3 OR (generation, token_version) < ($4, $5) OR (generation, token_version) = ($4, $5) AND phase <> 'sent')
          RETURNING waited, fence, unanswered_since"""
 OTHER = """SELECT true FROM gateway.refreshes
             WHERE connection_id = $1 AND access_profile = $2 AND (generation, token_version) = ($3, $4)"""
+
 
 class NotNow(Exception):
     """Another holder's call about this very token set is out: what it brings is newer, and whether it comes is not known yet."""
