@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
+from gateway.breakers.ways import way_of
 from gateway.connections import conditions
 from gateway.connections.guard import Limits
 from gateway.follower import store
 from gateway.service import Gateway
 from gateway.stream.append import NewEvent, append
+from providers.errors import Misconfigured
 
 QUICK = Limits(least=0, tenants=1)  # the first failure trips the guard
 
@@ -37,3 +39,14 @@ async def unwell(gateway: Gateway, provider: str) -> None:
         counted = await conditions.failed(tx, provider, "refused", "acme", gateway.new_id(), gateway.new_id(), QUICK)
         assert counted.event is not None
         await append(tx, [counted.event])
+
+
+async def misconfigured(gateway: Gateway, integration: str) -> None:
+    """Its provider refuses its set-up: an incident."""
+    known = gateway.catalog.integration(integration)
+    assert known is not None
+    try:
+        async with gateway.breakers["default"].call(way_of(known, "token")):
+            raise Misconfigured("invalid_client")
+    except Misconfigured:
+        pass
