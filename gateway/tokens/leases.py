@@ -131,10 +131,13 @@ async def failed(
 
 
 # Whoever writes a token set ends whatever is open about its predecessor: a holder that has not sent yet finds its row gone, and
-# does not. One that has is waited for: what it brings is the newer one.
+# does not. One that has is waited for: what it brings is the newer one. What is open about a later token set is left alone by
+# whoever is late: without that intent the next one would send the later refresh token a second time.
 END = """DELETE FROM gateway.refreshes WHERE connection_id = $1 AND access_profile = $2
-            AND (fence = $3 OR phase <> 'sent' OR (generation, token_version) <> ($4, $5)) RETURNING waited, fence, unanswered_since"""
-OTHER = "SELECT true FROM gateway.refreshes WHERE connection_id = $1 AND access_profile = $2"
+            AND (fence = $3 OR (generation, token_version) < ($4, $5) OR (generation, token_version) = ($4, $5) AND phase <> 'sent')
+         RETURNING waited, fence, unanswered_since"""
+OTHER = """SELECT true FROM gateway.refreshes
+            WHERE connection_id = $1 AND access_profile = $2 AND (generation, token_version) = ($3, $4)"""
 
 
 class NotNow(Exception):
@@ -147,7 +150,7 @@ async def ended(tx: Db, name: Name, seen: tuple[int, int], fence: int | None) ->
     `fence`: of our own lease; True: nobody else has had one since, nor is an older answer missing.    Raises: NotNow."""
     row = await tx.fetchrow(END, *name, -1 if fence is None else fence, *seen)
     if row is None:
-        if await tx.fetchval(OTHER, *name):
+        if await tx.fetchval(OTHER, *name, *seen):
             raise NotNow
         return False
     if row["waited"]:

@@ -125,6 +125,25 @@ async def test_a_claim_that_was_not_sent_loses_its_row_to_who_writes(
     assert not await leases.sent(db, claim)
 
 
+async def test_whoever_is_late_leaves_the_intent_about_a_later_token_set(
+    account: Account, db: Database, name: Name
+) -> None:
+    """Else the next one would find nothing open, and spend the later refresh token a second time."""
+    looked, new_id = await due(account), account.town.gateway.new_id
+    first = await held(db, name, A)
+    await leases.sent(db, first)
+    await account.town.pass_s(LEASE_S + 1)
+    second = await held(db, name, B)
+    assert await rotation.keep(looked, fresh("second"), 0.0, new_id, KNOWN, fence=second.fence)
+    newer = await held(db, name, B, (1, 2))
+    assert await leases.sent(db, newer)
+    assert not await rotation.keep(looked, fresh("late"), 0.0, new_id, KNOWN, fence=first.fence)
+    assert (await rotation.refused(looked, "refused", "invalid_grant", new_id, fence=first.fence)).outcome == "stale"
+    still = await leases.look(db, name)
+    assert still is not None
+    assert (still.fence, still.phase, still.seen) == (newer.fence, "sent", (1, 2))
+
+
 async def test_what_went_missing_is_remembered_for_its_token_set_alone(
     account: Account, db: Database, name: Name
 ) -> None:
