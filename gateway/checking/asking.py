@@ -57,7 +57,7 @@ class Asking:
 
     async def ask(self, check: Check, due: Due) -> Found:
         """Whether the grant lives, by the means that are right for what is in doubt."""
-        if check.why == "refused":
+        if check.why == "refused" or check.reason == rotation.ODD:  # it is the token endpoint that is in doubt
             return await self._refreshed(due, doubts=True)
         if check.signal == "scopes_changed":
             return await self._scopes(due)
@@ -131,7 +131,7 @@ class Asking:
         except SealBroken:
             return Found(answer="undecided", code="seal_broken")
         except OddAnswer as error:
-            await rotation.odd(due, self._refresher.new_id)
+            await rotation.odd(due, self._refresher.new_id, "odd_api")
             return Found(answer="undecided", code=error.code)
         except (ProviderError, Problem) as error:
             return Found(answer="undecided", code=error.code, retry_after_s=error.retry_after_s)

@@ -37,7 +37,8 @@ from gateway.tokens.rotation import REFUSED, REJECTED, Due
 
 AT_ONCE = 8  # checks of one provider under way in one process
 BATCH = 64  # claimed at a time
-AGAIN_S, MOST_AGAIN_S = 2.0, 300.0  # after nothing was found out: the first pause, and the longest
+# After nothing was found out: the first pause, and the longest. It is a part of the time in which all is well after an outage.
+AGAIN_S, MOST_AGAIN_S = 2.0, 120.0
 SOON_S = 1.0  # … after it was another one by then
 MOST_DOUBLED = 3  # times that the pause of a canary grows
 RESUMED_TRIES = 6  # a minute: so long a provider may go on saying that what it has lifted is suspended

@@ -59,15 +59,18 @@ DUE = f"""WITH picked AS MATERIALIZED (
                AND d.provider <> ALL ($2::text[])
              ORDER BY d.due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
           {PICKED}"""  # noqa: S608 - likewise
-# One that has failed is asked again when it is due: a few that are dead must not be all that is ever asked.
+# One that has failed is asked again when it is due: a few that are dead must not be all that is ever asked. Where there is none to
+# be asked the turn is left to ordinary calls (`conditions.turn`).
+ASKABLE = "d.waits AND d.lease_until <= (SELECT gateway.now()) AND (d.tries = 0 OR d.due_at <= (SELECT gateway.now()))"
 CANARY = f"""WITH turn AS (
-              UPDATE gateway.provider_conditions SET canary_at = gateway.now() + make_interval(secs => $1)
-               WHERE degraded_since IS NOT NULL AND canary_at <= gateway.now() RETURNING provider),
+              UPDATE gateway.provider_conditions c SET canary_at = gateway.now() + make_interval(secs => $1)
+               WHERE c.degraded_since IS NOT NULL AND c.canary_at <= gateway.now()
+                 AND EXISTS (SELECT FROM gateway.grant_checks d WHERE d.provider = c.provider AND {ASKABLE})
+              RETURNING c.provider),
             picked AS MATERIALIZED (
               SELECT d.connection_id, d.access_profile FROM turn CROSS JOIN LATERAL (
                 SELECT connection_id, access_profile FROM gateway.grant_checks d
-                 WHERE d.provider = turn.provider AND d.waits AND d.lease_until <= gateway.now()
-                   AND (d.tries = 0 OR d.due_at <= gateway.now())
+                 WHERE d.provider = turn.provider AND {ASKABLE}
                  ORDER BY d.due_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS d)
             {PICKED}"""  # noqa: S608 - likewise
 RENEW = f"""UPDATE gateway.grant_checks SET lease_until = gateway.now() + make_interval(secs => {LEASE_S})

@@ -20,8 +20,9 @@ from gateway.database import Database, Db
 from gateway.stream.append import NewEvent, append
 
 # refused: the token endpoint calls a refresh token dead; rejected: the API refuses an access token that ought to be
-# good; odd: an answer that is none of the provider's (an HTML page with status 200).
-ErrorClass = Literal["refused", "rejected", "odd"]
+# good; odd, odd_api: an answer of either that is none of the provider's (an HTML page with status 200).
+ErrorClass = Literal["refused", "rejected", "odd", "odd_api"]
+BY_TOKENS = ("refused", "odd")  # what only its token endpoint can make good
 
 EVENT_WINDOW_S = 3600
 
@@ -125,7 +126,7 @@ async def passed(
     waits there is nobody left to send as a canary, and one that passes is enough.
     """
     row = await tx.fetchrow(LOCK, provider)
-    if row is None or row["degraded_since"] is None or (row["error_class"] == "refused" and not renewed):
+    if row is None or row["degraded_since"] is None or (row["error_class"] in BY_TOKENS and not renewed):
         return None
     if not guard.released(row["passed"] + 1, limits) and await tx.fetchval(WAITING, provider):
         await tx.execute(PASS, provider)

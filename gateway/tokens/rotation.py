@@ -42,6 +42,7 @@ from providers.oauth import App, OAuthFacts, TokenSet
 REFUSED = "refresh_refused"  # the reason of a grant whose refresh token the provider called dead
 ANSWER_LOST = "answer_lost"  # … whose refresh was sent, and nobody has its answer
 REJECTED = "token_rejected"  # … whose access token a probe found dead, and that cannot be refreshed
+ODD = "odd_answer"  # … of a check: a refresh was answered with none of the provider's answers
 EXPIRED = "token_expired"  # … of one that cannot be refreshed
 
 Verdict = Literal["first", "again", "lost"]
@@ -320,8 +321,8 @@ async def lost(due: Due, lease: Lease | None, again_in_s: float, new_id: NewId, 
             await transitions.apply(tx, [move], new_id)
 
 
-async def odd(due: Due, new_id: NewId) -> None:
-    """An answer that is none of the provider's: it moves nobody, and the guard counts it.
+async def odd(due: Due, new_id: NewId, by: Literal["odd", "odd_api"] = "odd") -> None:
+    """An answer that is none of the provider's (the token endpoint's, or its API's): it moves nobody, and the guard counts it.
 
     While that is tripped the grant waits for a check, like those of other failures: canaries are taken from what waits.
     """
@@ -329,12 +330,13 @@ async def odd(due: Due, new_id: NewId) -> None:
     async with due.region.database.transaction() as tx:
         await grants.lock(tx, grant.connection_id)
         counted = await conditions.failed(
-            tx, due.integration.condition, "odd", due.stored.tenant, grant.connection_id, new_id()
+            tx, due.integration.condition, by, due.stored.tenant, grant.connection_id, new_id()
         )
         if counted.guarded:
             await checks.ask(tx, [Ask(
                 connection_id=grant.connection_id, access_profile=grant.access_profile,
-                provider=due.integration.condition, why="hint", reason="odd_answer", waits=True,
+                provider=due.integration.condition, why="hint", waits=True,
+                reason=ODD if by == "odd" else "odd_api_answer",
             )])  # fmt: skip
         if counted.event is not None:
             await append(tx, [counted.event])

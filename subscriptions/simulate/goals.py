@@ -86,7 +86,7 @@ def figures(tally: Tally) -> dict[str, int | float]:
         "calls of the fullest minute": max(calls),
         "user calls": tally.users,
         "user calls that waited for a refresh": sum(tally.waits),
-        "… in percent": 100 * sum(tally.waits) / max(1, tally.users),
+        "user calls that waited, in percent": 100 * sum(tally.waits) / max(1, tally.users),
         "user calls without a token, in outages": tally.unserved,
         "refresh tokens dead of idleness": sum(tally.lost),
     }

@@ -6,8 +6,8 @@ The provider's module is the real one; only where its server stands is another p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -124,6 +124,17 @@ async def serving(*modules: ModuleType) -> AsyncIterator[list[Service]]:
             _move(module, oauth)
         await stopped(server, task)
         bound.close()
+
+
+@contextmanager
+def moved(module: Any, oauth: Any) -> Iterator[None]:
+    """A provider's module with other facts for the length of a block. Catalogs that are there read them anew."""
+    before = module.OAUTH
+    _move(module, oauth)
+    try:
+        yield
+    finally:
+        _move(module, before)
 
 
 def _move(module: Any, oauth: Any) -> None:

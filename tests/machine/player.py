@@ -818,7 +818,6 @@ class Player:
         if not model.degraded or self.canary_at > model.now:
             return False
         claimed = await checking.canaries(self.world.database)
-        self.canary_at = model.now + 30
         waiting = {
             n: g.check.due for n in self.names()
             if (g := model.grant(n)) and g.check and g.check.waits and g.check.lease <= model.now
@@ -826,6 +825,7 @@ class Player:
         self._equal("a canary is sent", bool(waiting), bool(claimed))
         if not claimed:
             return self._told("no canary waits")
+        self.canary_at = model.now + CANARY_S
         (check,) = claimed
         self._equal("its turn", min(waiting.values()), waiting.get(check.name))
         self.world.entered.clear()
@@ -891,7 +891,7 @@ class Player:
                 check.lease, check.due = float("-inf"), model.now + pause
 
         if found.answer == "undecided":
-            later(min(2.0 * 2 ** (asked.tries - 1), 30.0 if why == "contested" else 300.0))
+            later(min(2.0 * 2 ** (asked.tries - 1), 30.0 if why == "contested" else 120.0))
         elif found.answer == "overtaken":
             later(1.0)
         elif found.answer in ("alive", "refreshed"):

@@ -245,7 +245,11 @@ class Player:
     async def _follow(self, slot: int, dead: House) -> None:
         self.fallen.append(dead)
         self.world.houses[slot] = None
+        spooled = dead.has_spooled
         await self.world.start(slot)
+        if spooled:
+            self.counts["came back with a spool"] += 1
+            dead.came_back_at = self.world.clock.now()
 
     async def _consent(self, house: House) -> None:
         answer = self.world.theirs.consent()
@@ -353,9 +357,12 @@ class Player:
                 raise Wrong(f"spent again after {apart_s:.0f} s: {before} and {spend}")
 
     def _could_not_write(self, before: Spend, after: Spend) -> bool:
-        """Was whoever had the answer dead by then, or without its database?"""
+        """Was whoever had the answer dead by then, or without its database? Not, if it came back with it in its spool."""
         houses = [h for h in (*self.fallen, *self.world.houses) if h is not None and h.address == before.address]
-        return any(h.life.dead or any(before.at - MOMENT <= at <= after.at for at in h.cut_at) for h in houses)
+        house = next(h for h in reversed(houses) if h.born_at <= before.came_at)
+        if house.came_back_at is not None and house.came_back_at < after.at:
+            return False
+        return house.life.dead or any(before.at - MOMENT <= at <= after.at for at in house.cut_at)
 
     async def _newest(self, tokens: Any, generation: int) -> None:
         """What is stored is what the provider gave last."""

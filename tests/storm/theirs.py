@@ -34,7 +34,8 @@ class Spend:
 
     address: str
     token: str = field(repr=False)
-    at: datetime
+    came_at: datetime
+    at: datetime  # when it acted
     trouble: str | None
     acted: bool = False  # the rules of rotation were asked
     good: bool = False
@@ -87,7 +88,8 @@ class Theirs:
     async def _spent(self, turn: Turn) -> None:
         trouble = self.troubles.pop(0) if self.troubles else None
         token = parse_qs(turn.body.decode())["refresh_token"][0]
-        spend = Spend(turn.scope["server"][0], token, self.fake.sandbox.clock.now(), trouble)
+        now = self.fake.sandbox.clock.now()
+        spend = Spend(turn.scope["server"][0], token, now, now, trouble)
         self.spends.append(spend)
         self.busy += 1
         try:

@@ -16,9 +16,11 @@ from gateway import serve, service
 from gateway.clock import SystemClock
 from gateway.regions import DEFAULT
 from gateway.settings import Settings
+from providers.registry import all_providers
 from tests.storm import moments
 from tests.storm.moments import Moment
 
+all_providers()  # loaded once, before anything is forked
 TASK = "refresh"  # what the task is called that refreshes
 
 

@@ -47,7 +47,7 @@ from tests.stream.lossy import LossyWire
 
 ROTATIONS: tuple[Rotation, ...] = ("strict", "grace", "none")
 SLOTS = 3  # machines, each with a folder and an address of its own
-WAIT_S = 1.0  # a reader's patience, in the place of `refresh.WAIT_S`: stories are short
+WAIT_S = 0.4  # a reader's patience, in the place of `refresh.WAIT_S`: stories are short
 POLLS_S = (0.02, 0.05, 0.1)
 KEEP_PAUSES_S = (0.01, 0.05)
 CALL_S = 8.0  # no call takes longer: its deadline cuts it
@@ -80,7 +80,9 @@ class House:
         self.address = f"127.0.0.{10 + slot}"
         self.life = Life(f"process {world.started} on machine {slot}", self._cut_off)
         self.gateway: Gateway = None  # type: ignore[assignment]  # once it is open
+        self.born_at = world.clock.now()
         self.cut_at: list[datetime] = []  # when its database was away
+        self.came_back_at: datetime | None = None  # when another one on its machine found what it had left in the spool
 
     @classmethod
     async def open(cls, world: World, slot: int) -> House:
@@ -119,6 +121,11 @@ class House:
         return self.gateway.regions.home
 
     @property
+    def has_spooled(self) -> bool:
+        """Something of it lies on its machine."""
+        return any(self.gateway.settings.spool_folder.glob(f"{self.process.id.hex}-*.spool"))
+
+    @property
     def alive(self) -> bool:
         return not self.life.dead
 
@@ -137,7 +144,9 @@ class House:
     async def bury(self) -> None:
         """Of a dead one: nothing is left."""
         await self.wire.close()
+        self.gateway.spool._folder = self._folder / "grave"  # what is cancelled would save what it has
         await self.life.bury()
+        await self.gateway.spool.close()
         for database in (self.gateway.control, self.region.database):
             if database._pool is not None:
                 database._pool.terminate()
