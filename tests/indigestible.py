@@ -1,9 +1,11 @@
-"""Deliveries that no interpreter can digest, and providers that are unwell: what operators are asked to look after."""
+"""Deliveries that no interpreter can digest, providers that are unwell, an integration that one refuses: what operators are asked to look after."""
 
 from __future__ import annotations
 
 import asyncio
 from uuid import UUID
+
+import pytest
 
 from gateway.breakers.ways import way_of
 from gateway.connections import conditions
@@ -41,12 +43,10 @@ async def unwell(gateway: Gateway, provider: str) -> None:
         await append(tx, [counted.event])
 
 
-async def misconfigured(gateway: Gateway, integration: str) -> None:
-    """Its provider refuses its set-up: an incident."""
+async def incident(gateway: Gateway, integration: str) -> None:
+    """Its provider refuses its set-up."""
     known = gateway.catalog.integration(integration)
     assert known is not None
-    try:
-        async with gateway.breakers["default"].call(way_of(known, "token")):
+    with pytest.raises(Misconfigured):
+        async with gateway.breakers[gateway.regions.home.name].call(way_of(known, "token")):
             raise Misconfigured("invalid_client")
-    except Misconfigured:
-        pass
