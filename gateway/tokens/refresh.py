@@ -46,6 +46,7 @@ from gateway.tokens.leases import LEASE_S, Lease, NotNow, Open
 from gateway.tokens.rotation import ANSWER_LOST, REFUSED, Due, Fresh, Prepared, Verdict
 from gateway.tokens.spool import Spool
 from gateway.tokens.spooled import Entry, entry_of
+from gateway.tokens.spooling import SILENT_S, Spooling
 from gateway.vault.cipher import SealBroken
 from gateway.vault.keyring import Keyring
 from providers.errors import (
@@ -89,13 +90,13 @@ class Refresher:
     def __init__(
         self, catalog: Catalog, outbound: Outbound, clock: Clock, keyring: Keyring, public_url: str, *,
         breakers: Mapping[str, Breakers], news: Mapping[str, Listener], processes: Mapping[str, Process], spool: Spool, spool_grace_s: float,
-        chance: Callable[[], float] = intent.chance, keep_pauses_s: tuple[float, ...] = KEEP_PAUSES_S,
+        chance: Callable[[], float] = intent.chance, keep_pauses_s: tuple[float, ...] = KEEP_PAUSES_S, silent_s: float = SILENT_S,
     ) -> None:  # fmt: skip
         """`breakers`, `news` (of `leases.CHANNEL`) and `processes` (this one, there) by region."""
         self._catalog, self._outbound, self._clock, self._public_url = catalog, outbound, clock, public_url
         self._keyring, self._keep_pauses_s, self._chance = keyring, keep_pauses_s, chance
         self._breakers, self._news, self._processes, self._spool_grace_s = breakers, news, processes, spool_grace_s
-        self._spool = spool
+        self._spool, self._silent_s = spool, silent_s
         self._under_way: dict[Name, asyncio.Task[Outcome]] = {}
         self._unwritten: set[asyncio.Task[None]] = set()
 
@@ -388,25 +389,23 @@ class Refresher:
     async def _keep(self, due: Due, lease: Lease, fresh: Fresh) -> Outcome:
         """Write what came, until it is written."""
         known = rotation.known(self._keyring, due, fresh, "refresh", self._processes[due.region.name].id)
-        attempt, spooled = 0, None
+        spooling, attempt = Spooling(self._spool, lambda: self._entry(due, lease, fresh), self._silent_s), 0
         while True:
             waited_s = self._clock.monotonic() - fresh.at
             try:
-                written = await rotation.keep(due, fresh, waited_s, self.new_id, known, fence=lease.fence)
+                with spooling.unless_soon():
+                    written = await rotation.keep(due, fresh, waited_s, self.new_id, known, fence=lease.fence)
             except asyncio.CancelledError:  # the process ends, and this is in its memory alone
-                if spooled is None:
-                    await self._spool.put(self._entry(due, lease, fresh))
+                await spooling.put()
                 raise
             except Exception as error:
                 attempt += 1
                 metrics.REFRESHES.labels(due.integration.name, "unwritten").inc()
                 log.error("refresh.unwritten", error=type(error).__name__, attempt=attempt)
-                if spooled is None:
-                    spooled = await self._spool.put(self._entry(due, lease, fresh))
+                await spooling.put()
                 await asyncio.sleep(self._keep_pauses_s[min(attempt, len(self._keep_pauses_s)) - 1])
             else:
-                if spooled is not None:
-                    await self._spool.remove(spooled)
+                await spooling.end()
                 outcome: Outcome = "refreshed" if written else "overtaken"
                 self._tell(due, outcome)
                 return outcome

@@ -129,6 +129,20 @@ async def test_received_and_not_committed_is_kept_in_memory(scene: Scene) -> Non
 
 
 @strict
+async def test_received_while_the_database_says_nothing_at_all(scene: Scene) -> None:
+    """Nothing fails, and nothing comes: killed in that moment, it is in the spool already."""
+    scene.a.refresher._silent_s = 0.0  # as soon as it waits
+    reading = await scene.asked_by_a("slow_answer")
+    scene.wire.mute()
+    await scene.provider.gate.open()
+    while not scene.spooled:  # noqa: ASYNC110 - on a result, not on time
+        await asyncio.sleep(0.005)
+    await scene.kill_a(reading)
+    await scene.a_again()
+    assert (await scene.state(), scene.calls, await scene.sources()) == ("active - 2", 1, ["spool", "consent"])
+
+
+@strict
 async def test_received_and_gone_with_its_process_is_the_loss(scene: Scene) -> None:
     """The spool's disk is broken as well: as if the answer had never come."""
     reading = await scene.asked_by_a("slow_answer")
