@@ -134,6 +134,11 @@ class Refresher:
             task = self._start(region, name, seen, "ahead", doubts=True)
         return await _ended(task)
 
+    async def idle(self) -> None:
+        """Once nothing is under way: a call that is cut may have been the end of its grant."""
+        while self._under_way:
+            await asyncio.wait(set(self._under_way.values()))
+
     async def close(self) -> None:
         """Let what is under way end, for a moment."""
         if self._under_way:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway import exchange
+from gateway import exchange, serve
 from gateway.breakers.ways import way_of
+from gateway.connections import checks
 from gateway.errors import Problem
 from gateway.settings import Settings
 from gateway.tokens import leases, refresh
@@ -122,3 +123,22 @@ async def test_a_provider_that_says_to_come_in_years_is_asked_within_the_hour(sc
     open = await leases.look(scene.database, name(scene))
     assert open is not None
     assert 3500 < open.again_in_s <= 3600
+
+
+async def test_a_process_that_drains_lets_its_calls_end_and_begins_no_checks(scene: Scene) -> None:
+    """A call that is cut may have been the end of its grant; whoever asked for it may be gone."""
+    process = serve.Process(scene.settings.model_copy(update={"drain_pause_s": 0.0}), only="worker")
+    process.gateway = scene.a
+    reading = await scene.asked_by_a("slow_answer")
+    drained = asyncio.create_task(process._drain([]))
+    await scene.a.draining.wait()
+    async with scene.database.transaction() as tx:
+        ask = checks.Ask(connection_id=scene.connection, access_profile="reader", provider="theirs", why="refused")
+        await checks.ask(tx, [ask])
+    await scene.a.begin_checks(scene.a.checkers["default"])
+    assert (drained.done(), scene.a.checkers["default"]._tasks, scene.calls) == (False, {}, 1)
+    await scene.provider.gate.open()
+    await drained
+    assert (await reading, scene.a.refresher._under_way) == ("version 2", {})
+    for bound in process._sockets:
+        bound.close()
