@@ -6,6 +6,7 @@ are there, to share what a provider allows among them?
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from gateway.database import Database, Db
@@ -38,6 +39,12 @@ class Process:
     async def leave(self) -> None:
         """Say that it ends.    Raises: Unavailable."""
         await self._database.execute(LEAVE, self.id)
+
+
+async def vouch(db: Db, dead: Collection[UUID]) -> None:
+    """Whoever has the spool of dead processes speaks for them: what they have is not lost, and nobody shall act as if it were."""
+    for id in dead:
+        await db.execute(BEAT, id)
 
 
 async def live(db: Db) -> int:

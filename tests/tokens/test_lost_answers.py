@@ -285,6 +285,19 @@ async def test_one_that_cannot_be_sealed_stays(scene: Scene) -> None:
     assert (await again.drain_spool(), scene.spooled) == (1, 1)
 
 
+@strict
+async def test_while_it_cannot_be_written_nobody_sends_the_old_token(scene: Scene) -> None:
+    """The grace is over, and a is back, and the write fails. It speaks for its former self until it succeeds."""
+    await in_the_spool(scene)
+    await scene.database.execute("ALTER TABLE gateway.rotations ADD CONSTRAINT odd CHECK (source <> 'spool') NOT VALID")
+    await scene.pass_s(GRACE_OVER_S, scene.b)
+    again = await scene.a_again()
+    assert (scene.spooled, await scene.read(scene.b), scene.calls) == (1, "checking", 1)
+    await scene.database.execute("ALTER TABLE gateway.rotations DROP CONSTRAINT odd")
+    assert (await again.drain_spool(), scene.spooled) == (0, 0)
+    assert (await scene.read(scene.b), scene.calls) == ("version 2", 1)
+
+
 async def in_the_spool(scene: Scene) -> None:
     """A has the answer on its disk, and is dead."""
     reading = await scene.asked_by_a("slow_answer")
