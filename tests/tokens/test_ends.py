@@ -142,3 +142,21 @@ async def test_a_process_that_drains_lets_its_calls_end_and_begins_no_checks(sce
     assert (await reading, scene.a.refresher._under_way) == ("version 2", {})
     for bound in process._sockets:
         bound.close()
+
+
+async def test_what_lies_in_the_spool_outlives_a_database_that_is_put_back(scene: Scene) -> None:
+    """It is newer than what the backup holds, and the only one that still works."""
+    await scene.read(scene.b)
+    await scene.run_out()
+    reading = await scene.asked_by_a("slow_answer")
+    await scene.away_for_a()
+    await scene.kill_a(reading)
+    for table in ("grants", "tokens"):
+        await scene.database.execute(f"UPDATE gateway.{table} SET token_version = 1")  # noqa: S608 - a test's own words
+    await scene.database.execute("DELETE FROM gateway.refreshes")
+    await scene.database.execute("DELETE FROM gateway.rotations WHERE token_version > 1")
+    await scene.b.drain_spool()
+    assert (await scene.state(), scene.spooled, scene.calls) == ("active - 2", 0, 2)
+    assert await scene.read(scene.b) == "version 2"
+    await scene.run_out()
+    assert (await scene.read(scene.b), scene.calls) == ("version 3", 3)
