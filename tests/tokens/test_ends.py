@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from gateway import exchange, serve
+from gateway import exchange, processes, serve
+from gateway.breakers import store
 from gateway.breakers.ways import way_of
 from gateway.connections import checks
 from gateway.errors import Problem
@@ -160,3 +162,11 @@ async def test_what_lies_in_the_spool_outlives_a_database_that_is_put_back(scene
     assert await scene.read(scene.b) == "version 2"
     await scene.run_out()
     assert (await scene.read(scene.b), scene.calls) == ("version 3", 3)
+
+
+async def test_the_dead_have_no_share_of_what_a_provider_allows(scene: Scene) -> None:
+    """Whoever has their spool speaks for them, for as long as an entry waits; they make no calls."""
+    before = (await store.look(scene.database)).live
+    await processes.vouch(scene.database, [uuid4()])
+    assert await scene.database.fetchval("SELECT count(*) FROM gateway.processes") == before + 1
+    assert ((await store.look(scene.database)).live, await processes.live(scene.database)) == (before, before)
