@@ -175,6 +175,8 @@ class Refresher:
             await self._refuse_while_open(due, open, purpose)
             if (outcome := await self._entered(due, was, purpose, doubts)) is not None:
                 return outcome
+            if self._clock.monotonic() >= until:  # a vault so slow that each lease is over before anything can be sent
+                raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
 
     async def _entered(self, due: Due, was: Open | None, purpose: For, doubts: bool) -> Outcome | None:
         """Its way lets it pass, or not.    None: another process was quicker.    Raises: Problem."""

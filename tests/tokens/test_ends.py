@@ -170,3 +170,21 @@ async def test_the_dead_have_no_share_of_what_a_provider_allows(scene: Scene) ->
     await processes.vouch(scene.database, [uuid4()])
     assert await scene.database.fetchval("SELECT count(*) FROM gateway.processes") == before + 1
     assert ((await store.look(scene.database)).live, await processes.live(scene.database)) == (before, before)
+
+
+async def test_a_vault_that_is_slower_than_a_lease_is_no_endless_loop(
+    scene: Scene, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, opened = leases.sent, 0
+
+    async def late(db: Any, lease: Any) -> bool:
+        nonlocal opened
+        opened += 1
+        clock.move(16)
+        await scene.pass_s(leases.LEASE_S + 1, scene.a, scene.b)
+        return await real(db, lease)
+
+    monkeypatch.setattr(leases, "sent", late)
+    async with asyncio.timeout(20):
+        assert await scene.read(scene.a) == "provider_unavailable"
+    assert (opened, scene.calls) == (2, 0)
