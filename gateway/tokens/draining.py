@@ -95,8 +95,13 @@ class Drain:
         if stored is None:
             return "gone"
         due = Due(region, integration, stored)
-        if stored.grant.state != "closed" and due.seen != (entry.place.generation, entry.place.version):
-            return "overtaken"
+        if stored.grant.state != "closed" and due.seen != (replaced := (entry.place.generation, entry.place.version)):
+            if due.seen > replaced:
+                return "overtaken"
+            # The database was put back: this one is newer than what it holds, whose refresh token is superseded. Of another
+            # consent it is an operator's to judge: it may be another account's.
+            if due.seen[0] != entry.place.generation:
+                return "later"
         fresh = Fresh(entry.tokens, entry.refresh_token, 0.0, entry.asked_s)
         known = rotation.known(self._keyring, due, fresh, "spool", entry.holder)
         kept = await rotation.keep(due, fresh, waited_s, self._new_id, known, fence=entry.fence)

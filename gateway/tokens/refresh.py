@@ -135,6 +135,11 @@ class Refresher:
             task = self._start(region, name, seen, "ahead", doubts=True)
         return await _ended(task)
 
+    async def idle(self) -> None:
+        """Once nothing is under way: a call that is cut may have been the end of its grant."""
+        while self._under_way:
+            await asyncio.wait(set(self._under_way.values()))
+
     async def close(self) -> None:
         """Let what is under way end, for a moment."""
         if self._under_way:
@@ -171,6 +176,8 @@ class Refresher:
             await self._refuse_while_open(due, open, purpose)
             if (outcome := await self._entered(due, was, purpose, doubts)) is not None:
                 return outcome
+            if self._clock.monotonic() >= until:  # a vault so slow that each lease is over before anything can be sent
+                raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
 
     async def _entered(self, due: Due, was: Open | None, purpose: For, doubts: bool) -> Outcome | None:
         """Its way lets it pass, or not.    None: another process was quicker.    Raises: Problem."""

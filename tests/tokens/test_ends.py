@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from gateway import exchange
+from gateway import exchange, processes, serve
+from gateway.breakers import store
 from gateway.breakers.ways import way_of
+from gateway.connections import checks
 from gateway.errors import Problem
 from gateway.settings import Settings
 from gateway.tokens import leases, refresh
@@ -122,3 +125,66 @@ async def test_a_provider_that_says_to_come_in_years_is_asked_within_the_hour(sc
     open = await leases.look(scene.database, name(scene))
     assert open is not None
     assert 3500 < open.again_in_s <= 3600
+
+
+async def test_a_process_that_drains_lets_its_calls_end_and_begins_no_checks(scene: Scene) -> None:
+    """A call that is cut may have been the end of its grant; whoever asked for it may be gone."""
+    process = serve.Process(scene.settings.model_copy(update={"drain_pause_s": 0.0}), only="worker")
+    process.gateway = scene.a
+    reading = await scene.asked_by_a("slow_answer")
+    drained = asyncio.create_task(process._drain([]))
+    await scene.a.draining.wait()
+    async with scene.database.transaction() as tx:
+        ask = checks.Ask(connection_id=scene.connection, access_profile="reader", provider="theirs", why="refused")
+        await checks.ask(tx, [ask])
+    await scene.a.begin_checks(scene.a.checkers["default"])
+    assert (drained.done(), scene.a.checkers["default"]._tasks, scene.calls) == (False, {}, 1)
+    await scene.provider.gate.open()
+    await drained
+    assert (await reading, scene.a.refresher._under_way) == ("version 2", {})
+    for bound in process._sockets:
+        bound.close()
+
+
+async def test_what_lies_in_the_spool_outlives_a_database_that_is_put_back(scene: Scene) -> None:
+    """It is newer than what the backup holds, and the only one that still works."""
+    await scene.read(scene.b)
+    await scene.run_out()
+    reading = await scene.asked_by_a("slow_answer")
+    await scene.away_for_a()
+    await scene.kill_a(reading)
+    for table in ("grants", "tokens"):
+        await scene.database.execute(f"UPDATE gateway.{table} SET token_version = 1")  # noqa: S608 - a test's own words
+    await scene.database.execute("DELETE FROM gateway.refreshes")
+    await scene.database.execute("DELETE FROM gateway.rotations WHERE token_version > 1")
+    await scene.b.drain_spool()
+    assert (await scene.state(), scene.spooled, scene.calls) == ("active - 2", 0, 2)
+    assert await scene.read(scene.b) == "version 2"
+    await scene.run_out()
+    assert (await scene.read(scene.b), scene.calls) == ("version 3", 3)
+
+
+async def test_the_dead_have_no_share_of_what_a_provider_allows(scene: Scene) -> None:
+    """Whoever has their spool speaks for them, for as long as an entry waits; they make no calls."""
+    before = (await store.look(scene.database)).live
+    await processes.vouch(scene.database, [uuid4()])
+    assert await scene.database.fetchval("SELECT count(*) FROM gateway.processes") == before + 1
+    assert ((await store.look(scene.database)).live, await processes.live(scene.database)) == (before, before)
+
+
+async def test_a_vault_that_is_slower_than_a_lease_is_no_endless_loop(
+    scene: Scene, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, opened = leases.sent, 0
+
+    async def late(db: Any, lease: Any) -> bool:
+        nonlocal opened
+        opened += 1
+        clock.move(16)
+        await scene.pass_s(leases.LEASE_S + 1, scene.a, scene.b)
+        return await real(db, lease)
+
+    monkeypatch.setattr(leases, "sent", late)
+    async with asyncio.timeout(20):
+        assert await scene.read(scene.a) == "provider_unavailable"
+    assert (opened, scene.calls) == (2, 0)
