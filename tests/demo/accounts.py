@@ -39,7 +39,7 @@ class Accounts:
 
     async def whole(self, posthouse: Client, user: str, tenant: str) -> None:
         """One who agrees to everything."""
-        done = await self.person(posthouse, user).connect(**_asking(tenant))
+        done = await self.person(posthouse, user).connect(**asking(tenant))
         self.say(f"{user} of {tenant}: asked for {_list(done.asked)}; agreed; the connection is {done.state}")
         await self._take(posthouse, user, tenant, done)
         self._check(f"{user} agreed to everything and is connected",
@@ -48,7 +48,7 @@ class Accounts:
     async def partly(self, posthouse: Client, user: str, tenant: str) -> None:
         """One who unticks a permission that is needed, and agrees to it by a second link."""
         required, person = self.provider.required, self.person(posthouse, user)
-        first = await person.connect(untick=[required], **_asking(tenant))
+        first = await person.connect(untick=[required], **asking(tenant))
         self.say(f"{user} of {tenant}: unticked {required}; told: {first.page}; {first.state} ({first.reason})")
         do = await _refusal(posthouse, first.connection)
         self.say(f"its token is not handed out: what to do is {do or 'not said'}")
@@ -133,7 +133,8 @@ class Accounts:
         self.checks.append(check(what, [fault for fault, so in right.items() if not so]))
 
 
-def _asking(tenant: str) -> dict[str, Any]:
+def asking(tenant: str) -> dict[str, Any]:
+    """A connect session for somebody of that tenant."""
     return {"tenant": tenant, "integration": NAME, "access_profiles": [PROFILE], "end_user_id": f"someone-at-{tenant}"}
 
 

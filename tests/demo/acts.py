@@ -17,6 +17,7 @@ from tests.demo.cast import TENANTS, Player, players
 from tests.demo.connecting import introduced
 from tests.demo.ledger import Ledger
 from tests.demo.reckoning import Check, checks, rows, unseen, withstood
+from tests.demo.renewing import renewed, stormed
 from tests.demo.revoking import repaired, revoked
 from tests.demo.screen import Screen
 from tests.demo.sending import Post
@@ -97,6 +98,17 @@ async def revoke(play: Play) -> None:
         await repaired(posthouse, play.accounts)
 
 
+async def renew(play: Play) -> None:
+    """A crowd at an expired token is one call; a token that is in use is renewed before it expires"""
+    async with Client(play.stage.private_url, play.stage.key) as posthouse:
+        token = await stormed(posthouse, play.accounts, TENANTS[0])
+    # That it was used is written once a minute, and when a process ends in order: so nobody has to wait for the minute.
+    status, took_s = await play.stage.stop(), await play.stage.start()
+    play.screen.say(f"SIGTERM, status {status}, and started again, ready after {took_s:.1f} s")
+    async with Client(play.stage.private_url, play.stage.key) as posthouse:
+        await renewed(posthouse, play.accounts, token)
+
+
 async def traffic(play: Play) -> None:
     """A mixed stream of signed deliveries; SIGKILL in the middle; a consumer that watches live"""
     post = Post(play.stage.public_url, play.ledger, play.chance)
@@ -146,7 +158,7 @@ async def reckon(play: Play) -> None:
     play.screen.summary(play.players, rows(play.players, play.ledger, stream))
 
 
-ACTS: list[Callable[[Play], Awaitable[None]]] = [start, set_up, connect, revoke, traffic, read_on, reckon]
+ACTS: list[Callable[[Play], Awaitable[None]]] = [start, set_up, connect, revoke, renew, traffic, read_on, reckon]
 
 
 async def perform(play: Play) -> bool:
