@@ -90,6 +90,14 @@ class Breakers:
             metrics.CALLS_SHUT.labels(way.provider, way.kind, shut.why).inc()
             raise
 
+    def refuse(self, way: Way) -> None:
+        """Raises: Shut, where `call` would say so at once: spares whoever asks to look what it would be for."""
+        try:
+            self._known.due(way, told=False)
+        except Shut as shut:
+            metrics.CALLS_SHUT.labels(way.provider, way.kind, shut.why).inc()
+            raise
+
     def room(self, integration: Integration, kind: Kind) -> int:
         """How many calls of it may begin now, ahead of time: 0, it is shut; 1, a canary is due."""
         way = way_of(integration, kind)

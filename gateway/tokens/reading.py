@@ -38,7 +38,14 @@ class Token:
 class Refreshing(Protocol):
     """What makes an expired token new. Single flight and its kind are its affair."""
 
-    async def refresh(self, region: Region, connection: UUID, access_profile: str, seen: tuple[int, int]) -> None:
+    async def refresh(
+        self,
+        region: Region,
+        connection: UUID,
+        access_profile: str,
+        seen: tuple[int, int],
+        integration: UUID | None = None,
+    ) -> None:
         """Make the token set that was `seen` (generation and token version) new, or find that it is already.
 
         Raises: Problem, why there is no new token; whether the old one still serves is for a check to say."""
@@ -87,7 +94,7 @@ class TokenReads:
         trouble: Problem | None = None
         try:
             seen = (found.generation, found.token_version)
-            await self._refreshing.refresh(region, asked.connection, found.access_profile, seen)
+            await self._refreshing.refresh(region, asked.connection, found.access_profile, seen, found.integration)
         except Problem as problem:
             trouble = problem
         region, found = await self._checked(Read(asked.connection, found.access_profile, 0, asked.actor))

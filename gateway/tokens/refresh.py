@@ -100,8 +100,13 @@ class Refresher:
         self._under_way: dict[Name, asyncio.Task[Outcome]] = {}
         self._unwritten: set[asyncio.Task[None]] = set()
 
-    async def refresh(self, region: Region, connection: UUID, access_profile: str, seen: tuple[int, int]) -> None:
+    async def refresh(
+        self, region: Region, connection: UUID, access_profile: str, seen: tuple[int, int],
+        integration: UUID | None = None,
+    ) -> None:  # fmt: skip
         """Make the token set that was `seen` (generation and token version) new, or find that it is already.
+
+        `integration`: whose it is, if that is known: a thousand callers of a provider that is away ask no database then.
 
         Raises: Problem, why there is no new token; whether the old one still serves is for a check to say.
         """
@@ -112,12 +117,27 @@ class Refresher:
             await asyncio.wait({task}, timeout=WAIT_S)
             if task.done() and not task.cancelled() and isinstance(task.exception(), Problem):
                 task = self._under_way.get(name)  # it waits for nothing; a reader does
-        task = task or self._start(region, name, seen, "read", doubts=True)
+        if task is None:
+            self._refuse_while_shut(region, integration, access_profile)
+            task = self._start(region, name, seen, "read", doubts=True)
         await asyncio.wait({task}, timeout=max(until - self._clock.monotonic(), 0.0))
         if not task.done():
             raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
         if task.result() == "refused":
             raise _in_doubt(CONFIRM_AFTER_S)
+
+    def _refuse_while_shut(self, region: Region, integration: UUID | None, access_profile: str) -> None:
+        """Raises: Problem, what its breaker would say."""
+        known = None if integration is None else self._catalog.integration_by_id(integration)
+        facts = None if known is None or known.trouble is not None else known.provider.oauth_for(known.settings)
+        if known is None or facts is None:
+            return  # what is wrong with it is said where it is looked at
+        way = way_of(known, "token", minted=access_profile in facts.minted)
+        if not way.chosen:  # else only the grant knows the host
+            try:
+                self._breakers[region.name].refuse(way)
+            except Shut as shut:
+                raise _shut(shut) from None
 
     async def attempt(self, region: Region, name: Name, seen: tuple[int, int], *, doubts: bool) -> Outcome:
         """A refresh for a check: asked now, whatever else is pending. One that is under way was asked before: it ends first.
