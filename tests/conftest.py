@@ -21,7 +21,7 @@ from tests.clock import FakeClock
 # that starts processes waits for what they say, however long that takes, on ports and in folders of its own.
 ALONE = (
     "tests/benchmarks/", "tests/client/test_killed_workers.py", "tests/demo/", "tests/embedded/", "tests/faults/",
-    "tests/fuzz/", "tests/vault/test_bench_rotate.py",
+    "tests/fuzz/", "tests/storm/", "tests/vault/test_bench_rotate.py",
 )  # fmt: skip
 
 

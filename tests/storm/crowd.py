@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 AGAIN_S = 0.05  # a platform would heed Retry-After; here only the database's clock makes it wait
+PATIENCE_S = 120  # then whatever was answered last is the answer
 FINAL = frozenset({"reauth_required", "connection_revoked", "connection_closed", "connection_suspended"})
 
 
@@ -87,6 +88,6 @@ class Crowd:
             first_s = loop.time() - began if first_s is None else first_s
             told = Told(status, said.get("token_version"), said, first_s, asked)
             self.statuses[told.code or "200"] += 1
-            if told.good or told.code in FINAL or not patient:
+            if told.good or told.code in FINAL or not patient or loop.time() - began > PATIENCE_S:
                 return told
             await asyncio.sleep(AGAIN_S)

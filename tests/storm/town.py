@@ -180,7 +180,7 @@ async def opening(dsn: str, keyring: Keyring, folder: Path) -> AsyncIterator[Tow
     """Everything but processes: the fleet is empty."""
     settings = {
         "database_url": dsn, "keyring": keyring.to_json(), "home": folder, "public_url": "https://hooks.example.com",
-        "public_listen": "127.0.0.1:0", "private_listen": "127.0.0.1:0", "drain_pause_s": 0, "poll_s": 0.1,
+        "public_listen": "127.0.0.1:0", "private_listen": "127.0.0.1:0", "drain_pause_s": 0, "poll_s": 0.1, "commit_deadline_s": 30,  # whatever else this machine does
         "outbound_allow": ["127.0.0.0/8"], "log_level": "warning",
     }  # fmt: skip
     database, clock = Database(dsn), FakeClock()

@@ -17,6 +17,7 @@ from gateway.clock import SystemClock
 from gateway.regions import DEFAULT
 from gateway.settings import Settings
 from providers.registry import all_providers
+from subscriptions import house
 from tests.storm import moments
 from tests.storm.moments import Moment
 
@@ -72,4 +73,4 @@ async def _serve(settings: Settings, orders: Orders, line: Connection) -> None:
 
     if orders.tells or orders.dies_at is not None:
         moments.watch(asyncio.get_running_loop(), TASK, see)
-    await serve.Process(settings, on_ready=ready).run()
+    await serve.Process(settings, on_ready=ready, upstairs=house.opened).run()
