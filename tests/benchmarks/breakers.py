@@ -81,7 +81,7 @@ class Load:
         began = asyncio.get_running_loop().time()
         url = f"{self.private}/v1/connections/{account.shown}/token"
         async with self.http.get(url, headers={"Authorization": f"Bearer {self.key}"}) as answer:
-            body = await answer.read()
+            await answer.read()
             if name is not None:
                 self.refused += answer.status != 200
                 self.took[name].append((asyncio.get_running_loop().time() - began) * 1000)
