@@ -9,9 +9,9 @@
 
 Pure: time and chance are arguments.
 
-aiobreaker, pybreaker and purgatory were looked at: their breakers belong to one process or, shared (Redis), let every process
-try its own canary, and none tells a rate limit or a refused client from an outage. What is left to take over are the
-lines of `Window`.
+aiobreaker, pybreaker and purgatory were looked at: their breakers belong to one process or are shared through Redis, which we
+have not, and as documented none tells a rate limit or a refused client from an outage, or gives one canary to all
+processes. What would be left to take over are the lines of `Window`.
 """
 
 from __future__ import annotations

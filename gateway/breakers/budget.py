@@ -4,7 +4,8 @@ A bucket of tokens that holds a second's worth. Calls for a user may wait for th
 yet to come. Calls ahead of time do not, and leave a fifth of the bucket to users. Processes share what the settings allow in
 equal parts: who is idle wastes its share, which is cheaper than asking each other for every call.
 
-aiolimiter and pyrate-limiter were looked at: both wait where we must say when to come again, and neither leaves a share.
+aiolimiter and pyrate-limiter were looked at: they wait, or say no without saying until when, neither leaves a share to users,
+and what pyrate-limiter shares (Redis, PostgreSQL through another driver) costs a write a call.
 """
 
 from __future__ import annotations
