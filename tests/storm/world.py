@@ -7,7 +7,6 @@ lies behind a wire of its own that can be cut. Time is the database's, moved by 
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -37,6 +36,7 @@ from gateway.settings import Settings
 from gateway.stream.epoch import settle
 from gateway.stream.upkeep import Upkeep
 from gateway.tokens import refresh
+from gateway.tokens.spool_locks import Locks
 from gateway.vault.keyring import generate
 from gateway.vault.tokens import Place
 from providers.registry import all_providers
@@ -144,7 +144,9 @@ class House:
     async def bury(self) -> None:
         """Of a dead one: nothing is left."""
         await self.wire.close()
-        self.gateway.spool._folder = self._folder / "grave"  # what is cancelled would save what it has
+        spool = self.gateway.spool
+        spool._folder = self._folder / "grave"  # what is cancelled would save what it has
+        spool._locks = Locks(spool._folder)
         await self.life.bury()
         await self.gateway.spool.close()
         for database in (self.gateway.control, self.region.database):
@@ -157,9 +159,10 @@ class House:
         """What the kernel does for one that died: nothing of it is connected any more, and its locks are free."""
         self.wire.abort()
         if self.gateway is not None:
-            locks, self.gateway.spool._locks = self.gateway.spool._locks, {}
-            for lock in locks.values():
-                os.close(lock)
+            spool = self.gateway.spool
+            locks, spool._locks = spool._locks, Locks(spool._folder)
+            for whose in locks.held:
+                locks.let_go(whose, over=False)
 
     async def _looked_up(self, host: str) -> Sequence[str]:
         return [self.address]
