@@ -37,6 +37,7 @@ from gateway.settings import Settings
 from gateway.stream.epoch import settle
 from gateway.stream.upkeep import Upkeep
 from gateway.tokens import refresh
+from gateway.tokens.spool_locks import Locks
 from gateway.vault.keyring import generate
 from gateway.vault.tokens import Place
 from providers.registry import all_providers
@@ -144,7 +145,8 @@ class House:
     async def bury(self) -> None:
         """Of a dead one: nothing is left."""
         await self.wire.close()
-        self.gateway.spool._folder = self._folder / "grave"  # what is cancelled would save what it has
+        grave = self._folder / "grave"  # what is cancelled would save what it has
+        self.gateway.spool._folder, self.gateway.spool._locks = grave, Locks(grave)
         await self.life.bury()
         await self.gateway.spool.close()
         for database in (self.gateway.control, self.region.database):
@@ -157,8 +159,9 @@ class House:
         """What the kernel does for one that died: nothing of it is connected any more, and its locks are free."""
         self.wire.abort()
         if self.gateway is not None:
-            locks, self.gateway.spool._locks = self.gateway.spool._locks, {}
-            for lock in locks.values():
+            locks = self.gateway.spool._locks
+            held, locks._held = locks._held, {}
+            for lock in held.values():
                 os.close(lock)
 
     async def _looked_up(self, host: str) -> Sequence[str]:
