@@ -6,6 +6,7 @@ are there, to share what a provider allows among them?
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from gateway.database import Database, Db
@@ -16,11 +17,14 @@ FORGOTTEN_S = 24 * 3600  # longer than a spool's grace can be
 
 BEAT = """INSERT INTO gateway.processes (id, started_at, seen_at) VALUES ($1, gateway.now(), gateway.now())
           ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"""
+# It has no share of what a provider allows: an entry that waits for ever (its integration is gone) would take one for ever.
+VOUCH = """INSERT INTO gateway.processes (id, started_at, seen_at, dead) VALUES ($1, gateway.now(), gateway.now(), true)
+           ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, dead = true"""
 FORGET = "DELETE FROM gateway.processes WHERE seen_at < gateway.now() - make_interval(secs => $1)"
 # One that leaves with a refresh open stays known: its answer may lie in its spool.
 LEAVE = """DELETE FROM gateway.processes p WHERE p.id = $1
               AND NOT EXISTS (SELECT FROM gateway.refreshes r WHERE p.id IN (r.holder, r.spender) AND r.phase <> 'failed')"""
-LIVE = "SELECT count(*) FROM gateway.processes WHERE seen_at > gateway.now() - make_interval(secs => $1)"
+LIVE = "SELECT count(*) FROM gateway.processes WHERE NOT dead AND seen_at > gateway.now() - make_interval(secs => $1)"
 
 
 class Process:
@@ -38,6 +42,12 @@ class Process:
     async def leave(self) -> None:
         """Say that it ends.    Raises: Unavailable."""
         await self._database.execute(LEAVE, self.id)
+
+
+async def vouch(db: Db, dead: Collection[UUID]) -> None:
+    """Whoever has the spool of dead processes speaks for them: what they have is not lost, and nobody shall act as if it were."""
+    for id in dead:
+        await db.execute(VOUCH, id)
 
 
 async def live(db: Db) -> int:

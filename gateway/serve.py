@@ -5,7 +5,7 @@ It listens at once and is ready later: while the database cannot be reached yet 
 mend, a wrong keyring or another schema, ends the process with one line.
 
 The end: SIGTERM -> not ready, but serving on, while the load balancer looks elsewhere (`drain_pause_s`) -> no new
-connections, streams close with their cursor, accepted requests finish -> disconnect. Out within `OUT_S` in all; a
+connections, streams close with their cursor, accepted requests and calls of token endpoints finish -> disconnect. Out within `OUT_S` in all; a
 second signal means now. Nothing acknowledged is lost by any of it: it was committed before it was acknowledged.
 """
 
@@ -179,7 +179,11 @@ class Process:
         for server in self._servers:
             server.should_exit = True
         left = OUT_S - CLOSE_S - 1 - (loop.time() - began)
-        ending = [*serving] if self._upstairs is None else [*serving, asyncio.create_task(self._upstairs.drained())]
+        ending = [*serving]
+        if self._upstairs is not None:
+            ending.append(asyncio.create_task(self._upstairs.drained()))
+        if self.gateway is not None:
+            ending.append(asyncio.create_task(self.gateway.refresher.idle()))
         await self._hurriedly(asyncio.wait(ending, timeout=min(self.settings.drain_timeout_s, left)))
         for task in ending[len(serving) :]:
             task.cancel()

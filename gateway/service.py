@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
@@ -237,7 +238,12 @@ class Gateway:
             pass  # notes: about refused deliveries, not deliveries; of a holder, whose row ages
 
     async def _checks_of(self, checker: Checker) -> None:
-        await every(CHECKS_EVERY_S, checker.begin, name="checks", wake=checker.wake)
+        await every(CHECKS_EVERY_S, partial(self.begin_checks, checker), name="checks", wake=checker.wake)
+
+    async def begin_checks(self, checker: Checker) -> None:
+        """What is due; not while we drain: another process has the time to wait for the answers."""
+        if not self.draining.is_set():
+            await checker.begin()
 
     def repeat(self, interval_s: float, run_once: Callable[[], Awaitable[object]], *, name: str) -> None:
         """One more background loop, of a package above this one; it ends with the gateway."""

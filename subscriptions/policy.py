@@ -109,8 +109,16 @@ def plan(grant: Grant, now: float, hours: Sequence[float] = EVEN) -> Plan:
 
 
 def earliest(plans: Sequence[Plan]) -> Plan:
-    """What is next for a connection, of the plans of its grants. Renewing goes before looking."""
-    return min(plans, key=lambda one: (one.at, one.act != "renew"), default=Plan(math.inf, "nothing", "state"))
+    """What is next for a connection, of the plans of its grants. Renewing goes before looking.
+
+    Where nothing is, `unused` goes before other reasons: that one ends with the next use (`gateway.traffic` asks for it).
+    """
+    first = min(plans, key=_order, default=None)
+    return Plan(math.inf, "nothing", "state") if first is None else first
+
+
+def _order(plan: Plan) -> tuple[float, bool, bool]:
+    return plan.at, plan.act != "renew", plan.reason != "unused"
 
 
 def _ahead(grant: Grant, now: float, hours: Sequence[float]) -> Plan:

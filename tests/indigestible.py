@@ -1,15 +1,19 @@
-"""Deliveries that no interpreter can digest, and providers that are unwell: what operators are asked to look after."""
+"""Deliveries that no interpreter can digest, providers that are unwell, an integration that one refuses: what operators are asked to look after."""
 
 from __future__ import annotations
 
 import asyncio
 from uuid import UUID
 
+import pytest
+
+from gateway.breakers.ways import way_of
 from gateway.connections import conditions
 from gateway.connections.guard import Limits
 from gateway.follower import store
 from gateway.service import Gateway
 from gateway.stream.append import NewEvent, append
+from providers.errors import Misconfigured
 
 QUICK = Limits(least=0, tenants=1)  # the first failure trips the guard
 
@@ -37,3 +41,12 @@ async def unwell(gateway: Gateway, provider: str) -> None:
         counted = await conditions.failed(tx, provider, "refused", "acme", gateway.new_id(), gateway.new_id(), QUICK)
         assert counted.event is not None
         await append(tx, [counted.event])
+
+
+async def incident(gateway: Gateway, integration: str) -> None:
+    """Its provider refuses its set-up."""
+    known = gateway.catalog.integration(integration)
+    assert known is not None
+    with pytest.raises(Misconfigured):
+        async with gateway.breakers[gateway.regions.home.name].call(way_of(known, "token")):
+            raise Misconfigured("invalid_client")

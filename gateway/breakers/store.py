@@ -67,7 +67,7 @@ ALL = f"SELECT {COLUMNS} FROM gateway.breakers b ORDER BY b.since, b.scope"  # n
 LOOK = f"""
 SELECT n.live, n.guarded, n.turns, {COLUMNS}
   FROM (SELECT (SELECT count(*) FROM gateway.processes
-                 WHERE seen_at > gateway.now() - make_interval(secs => {SILENT_S})) AS live,
+                 WHERE NOT dead AND seen_at > gateway.now() - make_interval(secs => {SILENT_S})) AS live,
                coalesce(g.names, '{{}}') AS guarded, coalesce(g.turns, '{{}}') AS turns
           FROM (SELECT array_agg(c.provider) AS names,
                        array_agg(extract(epoch FROM c.canary_at - gateway.now())::float8) AS turns

@@ -2,11 +2,13 @@
 
 The grant is looked at first. Whatever was written meanwhile wins, so a token set that was overtaken is dropped; where another
 process has sent the old token once more and waits for the answer, ours waits too: what that one brings is newer. Otherwise it
-takes its place like one that came this moment, with the life that it has left.
+takes its place like one that came this moment, with the life that it has left. While one cannot be written (the vault is away, say),
+its heir is heard of in the dead process's stead, so that nobody sends the old token.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -15,7 +17,7 @@ from uuid import UUID
 
 import structlog
 
-from gateway import metrics
+from gateway import metrics, processes
 from gateway.catalog import Catalog
 from gateway.connections import grants
 from gateway.connections.grants import Stored
@@ -50,7 +52,8 @@ class Drain:
 
     async def run_once(self) -> int:
         """Write what can be written now; how many are left for later. What fails is said in the log, and comes again."""
-        left, away = 0, set[str]()
+        left: defaultdict[str, list[UUID]] = defaultdict(list)  # by region: whose
+        away = set[str]()
         # Of two for the same token set the newer one: the provider let the old one live, and may have ended the first.
         for name, entry in reversed(await self._spool.entries()):
             if entry.holder == self._process:
@@ -66,12 +69,20 @@ class Drain:
                 except Exception as error:
                     log.error("spool.undrained", file=name, error=type(error).__name__)
             if outcome == "later":
-                left += 1
+                left[entry.place.region].append(entry.holder)
                 continue
             await self._spool.remove(name)
             metrics.SPOOL_DRAINED.labels(outcome).inc()
             log.info("spool.drained", file=name, connection=str(entry.place.connection), outcome=outcome)
-        return left
+        for region, holders in left.items():
+            await self._vouch(self._regions.get(region), set(holders))
+        return sum(map(len, left.values()))
+
+    async def _vouch(self, region: Region, holders: set[UUID]) -> None:
+        try:
+            await processes.vouch(region.database, holders)
+        except (Unavailable, *AWAY):
+            pass  # the grace runs by the clock of that very database
 
     async def _written(self, region: Region, entry: Entry) -> Outcome:
         """Raises: NotNow; Unavailable, asyncpg's errors, SealBroken."""
@@ -84,8 +95,13 @@ class Drain:
         if stored is None:
             return "gone"
         due = Due(region, integration, stored)
-        if stored.grant.state != "closed" and due.seen != (entry.place.generation, entry.place.version):
-            return "overtaken"
+        if stored.grant.state != "closed" and due.seen != (replaced := (entry.place.generation, entry.place.version)):
+            if due.seen > replaced:
+                return "overtaken"
+            # The database was put back: this one is newer than what it holds, whose refresh token is superseded. Of another
+            # consent it is an operator's to judge: it may be another account's.
+            if due.seen[0] != entry.place.generation:
+                return "later"
         fresh = Fresh(entry.tokens, entry.refresh_token, 0.0, entry.asked_s)
         known = rotation.known(self._keyring, due, fresh, "spool", entry.holder)
         kept = await rotation.keep(due, fresh, waited_s, self._new_id, known, fence=entry.fence)

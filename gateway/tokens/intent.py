@@ -38,16 +38,19 @@ def is_dangerous(open: Open, facts: OAuthFacts, kind: str) -> bool:
     if not rotates(facts, kind) or (open.phase != "sent" and open.unanswered_s is None):
         return False
     since_s = open.unanswered_s if open.unanswered_s is not None else LEASE_S - open.lease_left_s
-    return facts.rotation == "strict" or since_s >= facts.reuse_grace_s
+    # It is sent a moment after this was asked, and must be there before the grace ends.
+    return facts.rotation == "strict" or since_s >= facts.reuse_grace_s - min(LEASE_S, facts.reuse_grace_s / 3)
 
 
 def wait_s(open: Open, facts: OAuthFacts, kind: str, process: UUID, spool_grace_s: float) -> float:
     """How long nobody may send this grant's refresh token; 0: now. Of a refresh that is not under way.
 
-    `process`: who asks. It knows of its own calls that they have ended."""
+    `process`: who asks. It knows of its own calls that they have ended; one whose end is not written yet is as good as lost."""
     pause_s = max(open.again_in_s, 0.0)
-    if open.phase != "sent" or open.holder == process or not is_dangerous(open, facts, kind):
+    if open.phase != "sent" or not is_dangerous(open, facts, kind):
         return pause_s
+    if open.holder == process:
+        return max(pause_s, LOST_PAUSE_S - (LEASE_S - open.lease_left_s))
     if open.holder_lives:  # held up: it writes the answer when it has it, or says that there is none
         return max(pause_s, 1.0)
     silent_s = spool_grace_s if open.holder_silent_s is None else open.holder_silent_s

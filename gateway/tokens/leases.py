@@ -89,11 +89,11 @@ CLAIM = """
 INSERT INTO gateway.refreshes AS r (connection_id, access_profile, generation, token_version, phase, holder, fence, lease_until)
 VALUES ($1, $2, $3, $4, 'claimed', $5, nextval('gateway.fences'), gateway.now() + make_interval(secs => $6))
     ON CONFLICT (connection_id, access_profile) DO UPDATE
-   SET (generation, token_version, phase, holder, fence, lease_until, unanswered_since, spender, tries, waited)
+   SET (generation, token_version, phase, holder, fence, lease_until, unanswered_since, spender, tries, again_at, waited)
      = (SELECT excluded.generation, excluded.token_version, 'claimed', excluded.holder, excluded.fence, excluded.lease_until,
                CASE WHEN same THEN CASE WHEN r.phase = 'sent' THEN coalesce(r.unanswered_since, r.lease_until - make_interval(secs => $6)) ELSE r.unanswered_since END END,
                CASE WHEN same THEN CASE WHEN r.phase = 'sent' THEN r.holder ELSE r.spender END END,
-               CASE WHEN same THEN r.tries ELSE 0 END, false
+               CASE WHEN same THEN r.tries ELSE 0 END, CASE WHEN same THEN r.again_at ELSE '-infinity' END, false
           FROM (SELECT (r.generation, r.token_version) = (excluded.generation, excluded.token_version) AS same) AS s)
  WHERE r.fence = $7
 RETURNING fence, unanswered_since IS NOT NULL AS is_again, gateway.now() AS at"""

@@ -46,6 +46,7 @@ from gateway.tokens.leases import LEASE_S, Lease, NotNow, Open
 from gateway.tokens.rotation import ANSWER_LOST, REFUSED, Due, Fresh, Prepared, Verdict
 from gateway.tokens.spool import Spool
 from gateway.tokens.spooled import Entry, entry_of
+from gateway.tokens.spooling import SILENT_S, Spooling
 from gateway.vault.cipher import SealBroken
 from gateway.vault.keyring import Keyring
 from providers.errors import (
@@ -59,6 +60,8 @@ from providers.errors import (
 )  # fmt: skip
 
 WAIT_S = 20.0  # how long a reader waits for a refresh that goes on
+MOST_WAIT_S = 60.0  # … and a check or the scheduler, which come again: one that cannot be written has no end
+MOST_TOLD_S = 3600.0  # a provider's Retry-After counts for so long at the most, as for its way (`breakers/breaker.py`)
 BROKEN_S = 60.0  # how long an integration is left alone whose set-up the provider refuses
 SUSPENDED_S = 60.0  # … and a grant that the provider has paused
 MARGIN_S = 3.0  # a call is cut so long before its lease ends
@@ -67,7 +70,7 @@ KEEP_PAUSES_S = (0.1, 0.5, 2.0, 5.0)  # between attempts to write what came
 RENEWED = ISSUED | {"suspended"}  # a check may renew what the provider paused: it says whether that is lifted
 CLOSE_S = 2.0  # how long the end of the process waits for what is under way
 UNREAD = frozenset(
-    {"odd_http", "too_large", "odd_encoding"}
+    {"odd_http", "too_large", "odd_encoding", "unread"}
 )  # an answer that came, and of which nobody knows what it said
 LOST_STATUSES = frozenset({502, 504})  # of somebody in between: whoever stands behind may have acted
 
@@ -75,6 +78,8 @@ LOST_STATUSES = frozenset({502, 504})  # of somebody in between: whoever stands 
 For = Literal["read", "check", "ahead"]
 # overtaken: somebody else was quicker, or it is not to be refreshed any more; refused: the provider calls it dead.
 Outcome = Literal["refreshed", "overtaken", "refused"]
+
+AHEAD = "refresh ahead"  # the name of its task
 
 log = structlog.get_logger(__name__)
 
@@ -85,13 +90,13 @@ class Refresher:
     def __init__(
         self, catalog: Catalog, outbound: Outbound, clock: Clock, keyring: Keyring, public_url: str, *,
         breakers: Mapping[str, Breakers], news: Mapping[str, Listener], processes: Mapping[str, Process], spool: Spool, spool_grace_s: float,
-        chance: Callable[[], float] = intent.chance, keep_pauses_s: tuple[float, ...] = KEEP_PAUSES_S,
+        chance: Callable[[], float] = intent.chance, keep_pauses_s: tuple[float, ...] = KEEP_PAUSES_S, silent_s: float = SILENT_S,
     ) -> None:  # fmt: skip
         """`breakers`, `news` (of `leases.CHANNEL`) and `processes` (this one, there) by region."""
         self._catalog, self._outbound, self._clock, self._public_url = catalog, outbound, clock, public_url
         self._keyring, self._keep_pauses_s, self._chance = keyring, keep_pauses_s, chance
         self._breakers, self._news, self._processes, self._spool_grace_s = breakers, news, processes, spool_grace_s
-        self._spool = spool
+        self._spool, self._silent_s = spool, silent_s
         self._under_way: dict[Name, asyncio.Task[Outcome]] = {}
         self._unwritten: set[asyncio.Task[None]] = set()
 
@@ -101,8 +106,14 @@ class Refresher:
         Raises: Problem, why there is no new token; whether the old one still serves is for a check to say.
         """
         name = (connection, access_profile)
-        task = self._under_way.get(name) or self._start(region, name, seen, "read", doubts=True)
-        await asyncio.wait({task}, timeout=WAIT_S)
+        until = self._clock.monotonic() + WAIT_S
+        task = self._under_way.get(name)
+        if task is not None and task.get_name() == AHEAD:
+            await asyncio.wait({task}, timeout=WAIT_S)
+            if task.done() and not task.cancelled() and isinstance(task.exception(), Problem):
+                task = self._under_way.get(name)  # it waits for nothing; a reader does
+        task = task or self._start(region, name, seen, "read", doubts=True)
+        await asyncio.wait({task}, timeout=max(until - self._clock.monotonic(), 0.0))
         if not task.done():
             raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
         if task.result() == "refused":
@@ -116,16 +127,18 @@ class Refresher:
         if (task := self._under_way.get(name)) is not None:
             await asyncio.wait({task}, timeout=WAIT_S)
             return "overtaken"
-        task = self._start(region, name, seen, "check", doubts=doubts)
-        await asyncio.wait({task})
-        return task.result()
+        return await _ended(self._start(region, name, seen, "check", doubts=doubts))
 
     async def renew(self, region: Region, name: Name, seen: tuple[int, int]) -> Outcome:
         """A refresh for the scheduler, ahead of its time.    Raises: Problem, with when to come again."""
         if (task := self._under_way.get(name)) is None:
             task = self._start(region, name, seen, "ahead", doubts=True)
-        await asyncio.wait({task})
-        return task.result()
+        return await _ended(task)
+
+    async def idle(self) -> None:
+        """Once nothing is under way: a call that is cut may have been the end of its grant."""
+        while self._under_way:
+            await asyncio.wait(set(self._under_way.values()))
 
     async def close(self) -> None:
         """Let what is under way end, for a moment."""
@@ -138,7 +151,8 @@ class Refresher:
     def _start(
         self, region: Region, name: Name, seen: tuple[int, int], purpose: For, *, doubts: bool
     ) -> asyncio.Task[Outcome]:  # fmt: skip
-        task = asyncio.create_task(self._refresh(region, name, seen, purpose, doubts), name="refresh")
+        said = AHEAD if purpose == "ahead" else "refresh"
+        task = asyncio.create_task(self._refresh(region, name, seen, purpose, doubts), name=said)
         self._under_way[name] = task
         task.add_done_callback(lambda ended: self._ended(name, ended))
         return task
@@ -162,6 +176,8 @@ class Refresher:
             await self._refuse_while_open(due, open, purpose)
             if (outcome := await self._entered(due, was, purpose, doubts)) is not None:
                 return outcome
+            if self._clock.monotonic() >= until:  # a vault so slow that each lease is over before anything can be sent
+                raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
 
     async def _entered(self, due: Due, was: Open | None, purpose: For, doubts: bool) -> Outcome | None:
         """Its way lets it pass, or not.    None: another process was quicker.    Raises: Problem."""
@@ -222,6 +238,11 @@ class Refresher:
         except asyncio.CancelledError:
             await self._cut(due, lease)
             raise
+        except Exception as error:  # something came that our own code cannot read: it may have been tokens
+            log.error("refresh.unread", integration=due.integration.name, error=type(error).__name__)
+            unread = OddAnswer("unread")
+            await self._failed(due, lease, was, unread, self._clock.monotonic() - asked_at)
+            raise unread from None
         came_at = self._clock.monotonic()
         return await self._keep(due, lease, Fresh(tokens, refresh_token, came_at, came_at - asked_at))
 
@@ -314,6 +335,16 @@ class Refresher:
             )  # fmt: skip
         except NotNow:
             return "overtaken"
+        except (
+            Exception
+        ):  # it was answered: let nobody take the answer for lost, and the next refusal for the last word
+
+            async def write() -> None:
+                async with due.region.database.transaction() as tx:
+                    await leases.failed(tx, lease, "failed", error.code, self._pause_s(was, error))
+
+            await self._written(write)
+            raise
         return "overtaken" if applied.outcome in ("stale", "absent") else "refused"
 
     async def _failed(self, due: Due, lease: Lease, was: Open | None, error: ProviderError, asked_s: float) -> None:
@@ -365,25 +396,23 @@ class Refresher:
     async def _keep(self, due: Due, lease: Lease, fresh: Fresh) -> Outcome:
         """Write what came, until it is written."""
         known = rotation.known(self._keyring, due, fresh, "refresh", self._processes[due.region.name].id)
-        attempt, spooled = 0, None
+        spooling, attempt = Spooling(self._spool, lambda: self._entry(due, lease, fresh), self._silent_s), 0
         while True:
             waited_s = self._clock.monotonic() - fresh.at
             try:
-                written = await rotation.keep(due, fresh, waited_s, self.new_id, known, fence=lease.fence)
+                with spooling.unless_soon():
+                    written = await rotation.keep(due, fresh, waited_s, self.new_id, known, fence=lease.fence)
             except asyncio.CancelledError:  # the process ends, and this is in its memory alone
-                if spooled is None:
-                    await self._spool.put(self._entry(due, lease, fresh))
+                await spooling.put()
                 raise
             except Exception as error:
                 attempt += 1
                 metrics.REFRESHES.labels(due.integration.name, "unwritten").inc()
                 log.error("refresh.unwritten", error=type(error).__name__, attempt=attempt)
-                if spooled is None:
-                    spooled = await self._spool.put(self._entry(due, lease, fresh))
+                await spooling.put()
                 await asyncio.sleep(self._keep_pauses_s[min(attempt, len(self._keep_pauses_s)) - 1])
             else:
-                if spooled is not None:
-                    await self._spool.remove(spooled)
+                await spooling.end()
                 outcome: Outcome = "refreshed" if written else "overtaken"
                 self._tell(due, outcome)
                 return outcome
@@ -413,7 +442,10 @@ class Refresher:
             return SUSPENDED_S
         if isinstance(error, Misconfigured | NotAllowed):
             return 0.0  # the integration's, not the grant's: its incident holds everybody
-        return max(error.retry_after_s or 0.0, intent.pause_s(0 if was is None else was.tries, self._chance()))
+        return max(
+            min(error.retry_after_s or 0.0, MOST_TOLD_S),
+            intent.pause_s(0 if was is None else was.tries, self._chance()),
+        )
 
     def new_id(self) -> UUID:
         return ids.uuid7(self._clock.now())
@@ -436,6 +468,14 @@ class _Unasked(Exception):
     def __init__(self, outcome: Outcome | None) -> None:
         super().__init__()
         self.outcome = outcome
+
+
+async def _ended(task: asyncio.Task[Outcome]) -> Outcome:
+    """Raises: Problem, it goes on; and whatever the task does."""
+    await asyncio.wait({task}, timeout=MOST_WAIT_S)
+    if not task.done():
+        raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
+    return task.result()
 
 
 def _way(due: Due) -> Way:

@@ -5,7 +5,8 @@
 CREATE TABLE gateway.processes (
   id uuid PRIMARY KEY,
   started_at timestamptz NOT NULL,
-  seen_at timestamptz NOT NULL
+  seen_at timestamptz NOT NULL,
+  dead boolean NOT NULL DEFAULT false -- whoever has its spool is heard of in its stead: it has an answer, and makes no calls
 );
 
 -- A refresh that is open: lease and intent in one row a grant. No row: nothing is under way, and no answer is missing.

@@ -16,7 +16,6 @@ from gateway.cli.progress import Progress
 from subscriptions.simulate import fleet as fleets
 from subscriptions.simulate import goals, shards
 from subscriptions.simulate import report as results
-from subscriptions.simulate.fleet import Fleet
 from subscriptions.simulate.tally import Tally
 from tests.benchmarks import report
 
@@ -41,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ) as bar:
             found = shards.run(fleet, bar.advance)
         took_s = figures[f"seed {fleet.seed}: took s"] = time.monotonic() - began
-        figures |= _figures(fleet, found)
         judged += [
             report.Goal(f"seed {fleet.seed}: {one.name}", one.value, one.most, "lower")
             for one in goals.goals(fleet, found)
@@ -49,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verdict = "every goal met" if results.all_met(fleet, found) else "a goal is missed"
         print(f"seed {fleet.seed}: {fleet.connections:,} connections in {took_s:.0f} s, {verdict}", flush=True)
         if number == 0:
+            figures |= _figures(found)
             FOLDER.mkdir(parents=True, exist_ok=True)
             results.write(fleet, found, FOLDER)
     report.write("simulate", figures, judged)
@@ -56,12 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(asked.strict and not all(goal.met for goal in judged))
 
 
-def _figures(fleet: Fleet, found: dict[str, Tally]) -> dict[str, object]:
-    return {
-        f"seed {fleet.seed}: {name}: {what}": value
-        for name, tally in found.items()
-        for what, value in goals.figures(tally).items()
-    }
+def _figures(found: dict[str, Tally]) -> dict[str, object]:
+    return {f"{name}: {what}": value for name, tally in found.items() for what, value in goals.figures(tally).items()}
 
 
 if __name__ == "__main__":

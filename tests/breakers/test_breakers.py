@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from gateway.breakers.breakers import BUSY_S
+from gateway.breakers.breakers import BUSY_S, IDLE_S
 from gateway.breakers.ways import Shut, way_of
 from gateway.connections import conditions
 from gateway.connections.guard import LIMITS
@@ -57,11 +58,9 @@ async def test_a_turn_that_both_want_is_given_once(fields: Field, one: Process, 
 
     tasks = [asyncio.create_task(hangs(process)) for process in (one, two) for _ in range(5)]
     await out.wait()
-    for _ in range(3):
+    for left_s in (25, 20, 15):  # a canary that says nothing by then leaves its turn
         await fields.pass_s(5)
-        assert {*await one.calls(2), *await two.calls(2)} == {"failing 25", "failing 20", "failing 15"} & {
-            *await one.calls(1), *await two.calls(1)
-        }  # fmt: skip
+        assert {*await one.calls(2), *await two.calls(2)} == {f"failing {left_s}"}
     back.set()
     told = await asyncio.gather(*tasks)
     assert sorted(told) == sorted(["failing"] * 9 + ["made"])
@@ -267,6 +266,38 @@ async def test_second_tries_are_a_fifth_of_the_calls(fields: Field, one: Process
     assert [await one.call(again=True, ahead=True) for _ in range(2)] == ["made", "budget 0"]
     assert await one.call(again=True) == "made"
     assert one.slept == [pytest.approx(0.5)]
+
+
+async def test_an_idle_process_asks_one_question_in_ten_seconds(fields: Field, one: Process, two: Process) -> None:
+    """One that makes calls asks every second; all are told at once of what one of them finds out."""
+    asked = 0
+    acquire = fields.database.acquire
+
+    def counted(limit_s: float | None = None) -> Any:
+        nonlocal asked
+        asked += 1
+        return acquire(limit_s)
+
+    fields.database.acquire = counted  # type: ignore[method-assign]
+    await one.breakers.run_once()
+    assert asked / IDLE_S <= 0.1
+    one.breakers.wake.clear()
+    assert await one.call() == "made"
+    assert not one.breakers.wake.is_set()
+    fields.clock.move(BUSY_S)
+    assert await one.call() == "made"
+    assert one.breakers.wake.is_set()  # for the loop around `run_once`
+    assert asked == 1
+    two.breakers.wake.clear()
+    await two.breakers.start()
+    try:
+        async with asyncio.timeout(30):
+            await two.breakers.wake.wait()  # it listens
+            two.breakers.wake.clear()
+            await one.calls(5, DOWN)
+            await two.breakers.wake.wait()
+    finally:
+        await two.breakers.stop()
 
 
 async def test_what_it_learns_is_never_worth_more_than_what_the_call_brought(fields: Field, one: Process) -> None:

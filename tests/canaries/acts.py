@@ -12,13 +12,12 @@ import orjson
 from gateway import ids
 from gateway.connect.secrets import Proof
 from gateway.vault.jwe import PrivateKey
-from gateway.web.app import ROUTES
 from tests.canaries.echoes import ECHOES, odd_tokens
-from tests.canaries.hearing import UNKNOWN_NAME, Canaries, Ear, of_provider
+from tests.canaries.hearing import ROUTES, UNKNOWN_NAME, Canaries, Ear, of_provider
 from tests.connect.browser import Browser, query_of
 from tests.connect.conftest import Town, declare
 from tests.fakes.misbehaving import changed
-from tests.indigestible import set_aside, unwell
+from tests.indigestible import incident, set_aside, unwell
 from tests.signers_b import gitlab_push, gitlab_token
 
 LONG_AGO = "2020-01-01T00:00:00Z"
@@ -236,9 +235,19 @@ class Story:
         await declare(self.town, "chat", signing_secrets=[self.hex("signing secret")], **chat)
         aside = ids.show(ids.EVENT, await set_aside(gateway, "chat", "tokens_revoked", connection))
         await unwell(gateway, "gitlab")
-        for page in (f"{path}/history", "/v1/set-aside", "/v1/providers"):
+        await incident(gateway, "chat")
+        for page in (f"{path}/history", f"{path}/rotations", "/v1/set-aside", "/v1/providers", "/v1/incidents"):
             assert (await self.ask("GET", page))["items"]
-        for action in (f"set-aside/{aside}/redrive", "set-aside/redrive", "providers/gitlab/release"):
+        for page in (f"{path}/renewal", "/v1/renewals/plan"):
+            await self.ask("GET", page)
+        connections = f"connections/{path.rpartition('/')[2]}/renewal"
+        for action in (
+            f"set-aside/{aside}/redrive",
+            "set-aside/redrive",
+            "providers/gitlab/release",
+            "incidents/chat/retry",
+            connections,
+        ):
             await self.ask("POST", f"/v1/{action}")
 
     @property

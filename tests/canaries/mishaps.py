@@ -18,10 +18,13 @@ from gateway.access import keys
 from gateway.connect.flow import Flow
 from gateway.outbound import Outbound
 from gateway.settings import Settings
+from gateway.tokens.spooled import Entry
 from gateway.vault.openbao import OpenBao
+from gateway.vault.tokens import Place
 from gateway.web import hooks
 from providers.calls import Request
 from providers.errors import ProviderError
+from providers.oauth import TokenSet
 from tests import postgres
 from tests.canaries.acts import Story
 from tests.serving import serving
@@ -86,6 +89,30 @@ async def database_away(story: Story, template: postgres.Template, settings: Set
         return (await town.api("GET", "/v1/tenants/acme")).status_code == 200
 
     await until(back)
+
+
+async def spooled(story: Story) -> None:
+    """A token set that could not be written lies on the disk; one of two files there is damaged."""
+    gateway = story.town.gateway
+    access, refresh = story.ascii("spooled access token"), story.ascii("spooled refresh token")
+    now, process = gateway.clock.now(), gateway.processes["default"].id
+    for version in (1, 2):
+        entry = Entry(
+            place=Place("default", "acme", gateway.new_id(), "reader", 1, version), integration_id=gateway.new_id(),
+            tokens=TokenSet(access_token=access, refresh_token=refresh), refresh_token=refresh, came_at=now,
+            came_by_database=now, holder=process, fence=1, asked_s=0.0,
+        )  # fmt: skip
+        name = await gateway.spool.put(entry)
+        assert name is not None
+    files = {file: file.read_bytes() for file in gateway.settings.spool_folder.glob("*.spool")}
+    for data in files.values():
+        story.town.ear.note("a file of the spool", data)
+    damaged = gateway.settings.spool_folder / name
+    damaged.write_bytes(files[damaged][:-1])
+    found = await gateway.spool.entries()
+    story.town.ear.note("entries of the spool", repr(found).encode())
+    assert (len(files), len(found)) == (2, 1)
+    await gateway.spool.remove(found[0][0])
 
 
 async def unreachable(story: Story) -> None:

@@ -11,8 +11,8 @@ import json
 import re
 from typing import Any
 
-from gateway.web.app import ROUTES
 from gateway.web.routing import Route
+from tests.canaries.hearing import ROUTES
 from tests.web.conftest import Api
 
 PATH = re.compile(r"\{[a-z_]+\}")

@@ -104,6 +104,7 @@ async def test_no_secret_comes_through_anywhere(
     strays = {name: story.ascii(f"stray {name}") for name in ("key", "query", "path", "body")}
     await stray(story.town.api, strays | {"name": story.ascii(UNKNOWN_NAME)})
     await mishaps.faults(story, token)
+    await mishaps.spooled(story)
     await mishaps.unreachable(story)
     await mishaps.vault_refuses(story, settings)
     await mishaps.database_away(story, template, settings, token)

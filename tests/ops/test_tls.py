@@ -90,6 +90,7 @@ async def test_everything_runs_over_verified_tls(encrypted: Encrypted, tmp_path:
             "region 0001",
             "region 0002",
             "region 0003",
+            "region 0004",
         ]
         await migrate.check_all(settings)
         gateway = await Gateway.open(settings, clock)

@@ -97,9 +97,9 @@ async def test_commands_find_the_database_of_an_up_that_is_running(home: Path) -
 
 
 async def test_with_a_database_of_ones_own_it_starts_none(dsn: str, home: Path) -> None:
-    """POSTHOUSE_DATABASE_URL replaces the embedded one; the keyring is still made in the home folder."""
+    """POSTHOUSE_DATABASE_URL replaces the embedded one; keyring and spool are still made in the home folder."""
     async with posthouse("up", settings={**settings(home), "database_url": dsn}) as up:
         assert "POSTHOUSE_DATABASE_URL" in await ready(up)
-        assert os.listdir(home) == ["keyring.json"]
+        assert sorted(os.listdir(home)) == ["keyring.json", "spool"]
         up.process.terminate()
         assert await up.ended() == 0

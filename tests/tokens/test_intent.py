@@ -33,7 +33,8 @@ CASES: list[tuple[str, Open, OAuthFacts, float]] = [
     ("silent: it may come back with its spool", replace(SENT, holder_silent_s=100.0), STRICT, GRACE_S - 100),
     ("silent for long enough", replace(SENT, holder_silent_s=GRACE_S), STRICT, 0.0),
     ("forgotten", replace(SENT, holder_silent_s=None), STRICT, 0.0),
-    ("our own: no task of ours is at it", replace(SENT, holder=ME), STRICT, 0.0),
+    ("our own: no task of ours is at it", replace(SENT, holder=ME, lease_left_s=LEASE_S - 25.0), STRICT, 0.0),
+    ("our own, and its end is not written yet", replace(SENT, holder=ME, lease_left_s=10.0), STRICT, 20 + 10 - LEASE_S),
     ("the old token lives on", SENT, NONE, 0.0),
     ("… for a while", SENT, GRACE, 0.0),
     ("… and that is over", replace(SENT, lease_left_s=LEASE_S - 600.0, holder_silent_s=100.0), GRACE, GRACE_S - 100),
@@ -58,6 +59,7 @@ def test_an_answer_that_went_missing_stays_dangerous_through_a_second_claim() ->
     assert intent.is_dangerous(replace(NOTHING, unanswered_s=40.0), STRICT, "code")
     assert not intent.is_dangerous(replace(NOTHING, unanswered_s=40.0), GRACE, "code")
     assert intent.is_dangerous(replace(NOTHING, unanswered_s=600.0), GRACE, "code")
+    assert intent.is_dangerous(replace(NOTHING, unanswered_s=595.0), GRACE, "code")  # it would come too late
 
 
 def test_pauses_double_and_are_spread() -> None:

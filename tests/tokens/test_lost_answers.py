@@ -129,6 +129,20 @@ async def test_received_and_not_committed_is_kept_in_memory(scene: Scene) -> Non
 
 
 @strict
+async def test_received_while_the_database_says_nothing_at_all(scene: Scene) -> None:
+    """Nothing fails, and nothing comes: killed in that moment, it is in the spool already."""
+    scene.a.refresher._silent_s = 0.0  # as soon as it waits
+    reading = await scene.asked_by_a("slow_answer")
+    scene.wire.mute()
+    await scene.provider.gate.open()
+    while not scene.spooled:  # noqa: ASYNC110 - on a result, not on time
+        await asyncio.sleep(0.005)
+    await scene.kill_a(reading)
+    await scene.a_again()
+    assert (await scene.state(), scene.calls, await scene.sources()) == ("active - 2", 1, ["spool", "consent"])
+
+
+@strict
 async def test_received_and_gone_with_its_process_is_the_loss(scene: Scene) -> None:
     """The spool's disk is broken as well: as if the answer had never come."""
     reading = await scene.asked_by_a("slow_answer")
@@ -283,6 +297,19 @@ async def test_one_that_cannot_be_sealed_stays(scene: Scene) -> None:
     await scene.database.execute("DELETE FROM control.integrations")
     again = await scene.a_again()
     assert (await again.drain_spool(), scene.spooled) == (1, 1)
+
+
+@strict
+async def test_while_it_cannot_be_written_nobody_sends_the_old_token(scene: Scene) -> None:
+    """The grace is over, and a is back, and the write fails. It speaks for its former self until it succeeds."""
+    await in_the_spool(scene)
+    await scene.database.execute("ALTER TABLE gateway.rotations ADD CONSTRAINT odd CHECK (source <> 'spool') NOT VALID")
+    await scene.pass_s(GRACE_OVER_S, scene.b)
+    again = await scene.a_again()
+    assert (scene.spooled, await scene.read(scene.b), scene.calls) == (1, "checking", 1)
+    await scene.database.execute("ALTER TABLE gateway.rotations DROP CONSTRAINT odd")
+    assert (await again.drain_spool(), scene.spooled) == (0, 0)
+    assert (await scene.read(scene.b), scene.calls) == ("version 2", 1)
 
 
 async def in_the_spool(scene: Scene) -> None:

@@ -18,6 +18,7 @@ from gateway.access import keys
 from gateway.service import Gateway
 from gateway.web.app import private_app
 from gateway.web.routing import Route
+from subscriptions import api as renewals
 from tests.serving import serving
 
 
@@ -53,10 +54,10 @@ class Api:
 
 @asynccontextmanager
 async def served(gateway: Gateway, *more: Route) -> AsyncIterator[Api]:
-    """The private listener of `gateway` on a free port, with `more` routes."""
+    """The private listener of `gateway` on a free port, as a process serves it, with `more` routes."""
     bound = listen.bind("127.0.0.1:0", "private")
     async with (
-        serving(listen.server(private_app(gateway, more)), bound) as url,
+        serving(listen.server(private_app(gateway, [*renewals.ROUTES, *more])), bound) as url,
         httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http,
     ):
         api = Api(url, gateway, "", http)
