@@ -19,6 +19,7 @@ import asyncio
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -31,7 +32,7 @@ from gateway.breakers.breakers import Breakers
 from gateway.breakers.ways import Shut, Way, way_of
 from gateway.catalog import Catalog
 from gateway.clock import Clock
-from gateway.connections import conditions, grants
+from gateway.connections import conditions, grants, reuse
 from gateway.connections.grants import Name, Stored
 from gateway.connections.moves import CONFIRM_AFTER_S
 from gateway.connections.states import ISSUED
@@ -64,6 +65,7 @@ MOST_WAIT_S = 60.0  # … and a check or the scheduler, which come again: one th
 MOST_TOLD_S = 3600.0  # a provider's Retry-After counts for so long at the most, as for its way (`breakers/breaker.py`)
 BROKEN_S = 60.0  # how long an integration is left alone whose set-up the provider refuses
 SUSPENDED_S = 60.0  # … and a grant that the provider has paused
+LOOKERS = 4  # readers of one integration that look at their grants at once: a crowd leaves the pool to others
 MARGIN_S = 3.0  # a call is cut so long before its lease ends
 POLLS_S = (0.5, 1.0, 2.0, 4.0)  # looks of a process that waits for another's, behind a notice that is lost
 KEEP_PAUSES_S = (0.1, 0.5, 2.0, 5.0)  # between attempts to write what came
@@ -98,6 +100,7 @@ class Refresher:
         self._breakers, self._news, self._processes, self._spool_grace_s = breakers, news, processes, spool_grace_s
         self._spool, self._silent_s = spool, silent_s
         self._under_way: dict[Name, asyncio.Task[Outcome]] = {}
+        self._lookers: dict[UUID | None, asyncio.Semaphore] = {}  # by integration
         self._unwritten: set[asyncio.Task[None]] = set()
 
     async def refresh(
@@ -119,7 +122,7 @@ class Refresher:
                 task = self._under_way.get(name)  # it waits for nothing; a reader does
         if task is None:
             self._refuse_while_shut(region, integration, access_profile)
-            task = self._start(region, name, seen, "read", doubts=True)
+            task = self._start(region, name, seen, "read", doubts=True, integration=integration)
         await asyncio.wait({task}, timeout=max(until - self._clock.monotonic(), 0.0))
         if not task.done():
             raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
@@ -169,23 +172,27 @@ class Refresher:
         await asyncio.gather(*left, return_exceptions=True)
 
     def _start(
-        self, region: Region, name: Name, seen: tuple[int, int], purpose: For, *, doubts: bool
+        self, region: Region, name: Name, seen: tuple[int, int], purpose: For, *, doubts: bool,
+        integration: UUID | None = None,
     ) -> asyncio.Task[Outcome]:  # fmt: skip
         said = AHEAD if purpose == "ahead" else "refresh"
-        task = asyncio.create_task(self._refresh(region, name, seen, purpose, doubts), name=said)
+        turns = self._lookers.setdefault(integration, asyncio.Semaphore(LOOKERS)) if purpose == "read" else None
+        task = asyncio.create_task(self._refresh(region, name, seen, purpose, doubts, turns), name=said)
         self._under_way[name] = task
         task.add_done_callback(lambda ended: self._ended(name, ended))
         return task
 
     async def _refresh(
-        self, region: Region, name: Name, seen: tuple[int, int], purpose: For, doubts: bool
+        self, region: Region, name: Name, seen: tuple[int, int], purpose: For, doubts: bool,
+        turns: asyncio.Semaphore | None,
     ) -> Outcome:  # fmt: skip
         until = self._clock.monotonic() + WAIT_S
         while True:
-            due = await self._look(region, name, seen, purpose)
-            if due is None:
-                return "overtaken"
-            was = await leases.look(region.database, name)
+            async with turns or nullcontext():
+                due = await self._look(region, name, seen, purpose)
+                if due is None:
+                    return "overtaken"
+                was = await leases.look(region.database, name)
             open = was if was is not None and was.seen == seen else None
             if open is not None and open.is_under_way and open.holder != self._processes[region.name].id:
                 if purpose == "ahead" or not await self._waited(region, name, open, until):
@@ -355,10 +362,8 @@ class Refresher:
             )  # fmt: skip
         except NotNow:
             return "overtaken"
-        except (
-            Exception
-        ):  # it was answered: let nobody take the answer for lost, and the next refusal for the last word
-
+        except Exception:
+            # It was answered: nobody is to take the answer for lost, and the next refusal for the last word.
             async def write() -> None:
                 async with due.region.database.transaction() as tx:
                     await leases.failed(tx, lease, "failed", error.code, self._pause_s(was, error))
@@ -378,6 +383,8 @@ class Refresher:
             else:
                 async with due.region.database.transaction() as tx:
                     await leases.failed(tx, lease, "failed", error.code, pause_s)
+                    if isinstance(error, Unreachable | OddAnswer) and error.code not in NEVER_SENT:
+                        await reuse.unanswered(tx, *due.name, due.seen[1])  # it may have acted, whatever it says
             if isinstance(error, OddAnswer):
                 await rotation.odd(due, self.new_id)
 
