@@ -28,6 +28,7 @@ from tests.storm.player import Player, Wrong
 from tests.storm.world import World, opening
 
 PROCESSES = 2
+CHAPTER = 50  # stories on one database
 AGAIN = 30  # times that one story is played
 
 
@@ -98,15 +99,30 @@ def _part(dsn: str, numbers: range | list[int]) -> Tally:
         return asyncio.run(tell(dsn, numbers))
 
 
+async def _all(template: postgres.Template, number: int, seed: int) -> Tally:
+    """In chapters, each on a database of its own, two at a time.    Raises: Wrong, at once."""
+    whole, turns, loop = Tally(), asyncio.Semaphore(PROCESSES), asyncio.get_running_loop()
+
+    async def chapter(numbers: range) -> None:
+        async with turns, template.cloned() as dsn:
+            whole.add(await loop.run_in_executor(pool, _part, dsn, numbers))
+            print(f"{whole.stories} stories", flush=True)
+
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        async with asyncio.TaskGroup() as group:
+            for first in range(seed, seed + number, CHAPTER):
+                group.create_task(chapter(range(first, min(first + CHAPTER, seed + number))))
+    return whole
+
+
 def main(number: int, seed: int) -> None:
     """Raises: Wrong."""
-    began, whole = time.monotonic(), Tally()
-    parts = [range(seed + place, seed + number, PROCESSES) for place in range(PROCESSES)]
+    began = time.monotonic()
     with postgres.server() as server, postgres.template_database(server, migrate_for_tests) as template:
-        dsns = [asyncio.run(template.clone()) for _ in parts]
-        with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-            for part in [pool.submit(_part, dsn, numbers) for dsn, numbers in zip(dsns, parts, strict=True)]:
-                whole.add(part.result())
+        try:
+            whole = asyncio.run(_all(template, number, seed))
+        except* Wrong as wrong:
+            raise Wrong(str(wrong.exceptions[0])) from None
     print(f"{whole}\n({time.monotonic() - began:.0f} s)")
 
 
