@@ -15,7 +15,7 @@ from gateway import cli, ids, traffic
 from gateway.connections import store
 from gateway.database import Database
 from gateway.vault.keyring import Keyring
-from subscriptions import api, explain, outlook
+from subscriptions import explain, outlook
 from subscriptions.explain import Explained
 from subscriptions.sentences import between, spans
 from tests.subscriptions.conftest import HOUR_S, Works
@@ -112,7 +112,7 @@ async def test_over_http(works: Works) -> None:
     account = await works.connected()
     await works.used(account)
     await works.after(HOUR_S / 2 + 5)
-    async with served(works.town.gateway, *api.ROUTES) as client:
+    async with served(works.town.gateway) as client:
         path = f"{account.path}/renewal"
         said = (await client("GET", path)).json()
         assert (said["act"], said["reason"]) == ("renew", "used")
@@ -143,7 +143,7 @@ async def test_whoever_asks_does_not_overrule_a_doubt(works: Works) -> None:
     """Asked for or not: nothing is sent for a grant that is in doubt."""
     account = await works.connected()
     await account.set(contested=True)
-    async with served(works.town.gateway, *api.ROUTES) as client:
+    async with served(works.town.gateway) as client:
         assert (await client("POST", f"{account.path}/renewal")).status_code == 202
     assert await works.scheduler.run_once() == 1
     assert works.calls == 0
