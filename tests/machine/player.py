@@ -821,6 +821,7 @@ class Player:
         waiting = {
             n: g.check.due for n in self.names()
             if (g := model.grant(n)) and g.check and g.check.waits and g.check.lease <= model.now
+            and (g.check.tries == 0 or g.check.due <= model.now)
         }  # fmt: skip
         self._equal("a canary is sent", bool(waiting), bool(claimed))
         if not claimed:
@@ -918,8 +919,9 @@ class Player:
                     asked.name, true, reason, generation=generation, version=version,
                     evidence=check.evidence, confirms=True,
                 )])  # fmt: skip
-        else:
-            later(CONFIRM_S)
+        else:  # a canary that stays dead is asked seldomer each time
+            assert asked.question is not None
+            later(CONFIRM_S * (2 ** min(asked.tries - 1, 3) if asked.question.check.waits else 1))
 
     def _acquits(self, asked: Asked, found: Found, signal: str | None) -> list[Heard]:
         grant = self.model.grant(asked.name)
