@@ -31,6 +31,11 @@ class Death:
     phase: str  # of the refresh that was left open
     spent_early: int = 0  # how often the refresh token had come to the provider before the grace was over
     told: Sequence[Told] = field(default=(), repr=False)
+    # What became of it, looked at before time goes on for others: their hours would have it renewed ahead.
+    grant: tuple[str, str | None, int] = ("", None, 0)  # state, reason, token version
+    causes: Sequence[str] = ()
+    spent: int = 0
+    ended: str | None = None  # why its provider has ended it; None: it lives
 
     @property
     def unanswered(self) -> bool:
@@ -96,6 +101,9 @@ async def _batch(town: Town, survivors: Sequence[Worker], numbers: Sequence[int]
         death.told = await waiting[death.account]
     for task in waiting.values():
         await task
+    for death in deaths:
+        death.grant, death.causes = await town.grant(death.account), await town.causes(death.account)
+        death.spent, death.ended = town.spent(death.account), town.ended(death.account)
     return deaths
 
 

@@ -31,21 +31,21 @@ async def test_the_winner_dies(town: Town, rotation: Rotation, survivors: int, c
 
     lost, expected, calls = set(), set(), Counter[int]()
     for death in deaths:
-        state, reason, version = await town.grant(death.account)
+        state, reason, version = death.grant
         if rotation == "strict" and death.unanswered:
             expected.add(death.moment)
-        spent = town.spent(death.account)
+        spent = death.spent
         if state != "active":
             lost.add(death.moment)
             assert (state, reason) == ("reauth_required", "answer_lost"), death
-            assert await town.causes(death.account) == ["answer_lost"], death
+            assert death.causes == ["answer_lost"], death
             assert {told.code or "good" for told in death.told} == {"reauth_required"}, death
             assert (death.spent_early, spent) == (1, 2), death  # the one try, after the grace
         else:
             assert {told.code or "good" for told in death.told} == {"good"}, death
             assert len(death.told) == callers
             assert version == 2, death
-            assert town.ended(death.account) is None, death
+            assert death.ended is None, death
             assert spent == (2 if death.unanswered else 1), death
         calls[spent] += 1
     assert lost == expected
