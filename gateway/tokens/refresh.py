@@ -16,70 +16,53 @@ costs is told by the row: until `again_at` nobody asks for this grant, from no p
 from __future__ import annotations
 
 import asyncio
-import itertools
-import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
 import structlog
 
-from gateway import ids, metrics
+from gateway import ids
 from gateway.breakers.breakers import Breakers
 from gateway.breakers.ways import Shut, Way, way_of
 from gateway.catalog import Catalog
 from gateway.clock import Clock
-from gateway.connections import conditions, grants, reuse
-from gateway.connections.grants import Name, Stored
+from gateway.connections import conditions, grants
+from gateway.connections.grants import Name
 from gateway.connections.moves import CONFIRM_AFTER_S
 from gateway.connections.states import ISSUED
 from gateway.database import Listener
-from gateway.errors import Problem, Unavailable
+from gateway.errors import Problem
 from gateway.outbound import Outbound
-from gateway.outbound.client import DEADLINE_S, NEVER_SENT
+from gateway.outbound.client import DEADLINE_S
 from gateway.processes import Process
 from gateway.regions import Region
-from gateway.tokens import intent, leases, problems, rotation, suspicion
-from gateway.tokens.leases import LEASE_S, Lease, NotNow, Open
-from gateway.tokens.rotation import ANSWER_LOST, REFUSED, Due, Fresh, Prepared, Verdict
+from gateway.tokens import intent, leases, problems, rotation, trouble
+from gateway.tokens.endings import Endings, Outcome
+from gateway.tokens.leases import LEASE_S, Lease, Open
+from gateway.tokens.rotation import Due, Fresh, Prepared
 from gateway.tokens.spool import Spool
-from gateway.tokens.spooled import Entry, entry_of
-from gateway.tokens.spooling import SILENT_S, Spooling
 from gateway.vault.cipher import SealBroken
 from gateway.vault.keyring import Keyring
 from providers.errors import (
     GrantEnded,
-    Misconfigured,
-    NotAllowed,
     OddAnswer,
     ProviderError,
-    Suspended,
     Unreachable,
 )  # fmt: skip
 
 WAIT_S = 20.0  # how long a reader waits for a refresh that goes on
 MOST_WAIT_S = 60.0  # … and a check or the scheduler, which come again: one that cannot be written has no end
-MOST_TOLD_S = 3600.0  # a provider's Retry-After counts for so long at the most, as for its way (`breakers/breaker.py`)
-BROKEN_S = 60.0  # how long an integration is left alone whose set-up the provider refuses
-SUSPENDED_S = 60.0  # … and a grant that the provider has paused
 LOOKERS = 4  # readers of one integration that look at their grants at once: a crowd leaves the pool to others
 MARGIN_S = 3.0  # a call is cut so long before its lease ends
 POLLS_S = (0.5, 1.0, 2.0, 4.0)  # looks of a process that waits for another's, behind a notice that is lost
-KEEP_PAUSES_S = (0.1, 0.5, 2.0, 5.0)  # between attempts to write what came
 RENEWED = ISSUED | {"suspended"}  # a check may renew what the provider paused: it says whether that is lifted
 CLOSE_S = 2.0  # how long the end of the process waits for what is under way
-UNREAD = frozenset(
-    {"odd_http", "too_large", "odd_encoding", "unread"}
-)  # an answer that came, and of which nobody knows what it said
-LOST_STATUSES = frozenset({502, 504})  # of somebody in between: whoever stands behind may have acted
 
 # For whom: a reader waits; a check asks now, whatever else is pending; the scheduler is ahead of its time, and never waits.
 For = Literal["read", "check", "ahead"]
-# overtaken: somebody else was quicker, or it is not to be refreshed any more; refused: the provider calls it dead.
-Outcome = Literal["refreshed", "overtaken", "refused"]
 
 AHEAD = "refresh ahead"  # the name of its task
 
@@ -92,16 +75,14 @@ class Refresher:
     def __init__(
         self, catalog: Catalog, outbound: Outbound, clock: Clock, keyring: Keyring, public_url: str, *,
         breakers: Mapping[str, Breakers], news: Mapping[str, Listener], processes: Mapping[str, Process], spool: Spool, spool_grace_s: float,
-        chance: Callable[[], float] = intent.chance, keep_pauses_s: tuple[float, ...] = KEEP_PAUSES_S, silent_s: float = SILENT_S,
+        chance: Callable[[], float] = intent.chance,
     ) -> None:  # fmt: skip
         """`breakers`, `news` (of `leases.CHANNEL`) and `processes` (this one, there) by region."""
         self._catalog, self._outbound, self._clock, self._public_url = catalog, outbound, clock, public_url
-        self._keyring, self._keep_pauses_s, self._chance = keyring, keep_pauses_s, chance
+        self._endings = Endings(clock, keyring, processes, spool, chance)
         self._breakers, self._news, self._processes, self._spool_grace_s = breakers, news, processes, spool_grace_s
-        self._spool, self._silent_s = spool, silent_s
         self._under_way: dict[Name, asyncio.Task[Outcome]] = {}
         self._lookers: dict[UUID | None, asyncio.Semaphore] = {}  # by integration
-        self._unwritten: set[asyncio.Task[None]] = set()
 
     async def refresh(
         self, region: Region, connection: UUID, access_profile: str, seen: tuple[int, int],
@@ -127,7 +108,7 @@ class Refresher:
         if not task.done():
             raise problems.ProviderUnavailable("A refresh is under way.", retry_after_s=2)
         if task.result() == "refused":
-            raise _in_doubt(CONFIRM_AFTER_S)
+            raise trouble.in_doubt(CONFIRM_AFTER_S)
 
     def _refuse_while_shut(self, region: Region, integration: UUID | None, access_profile: str) -> None:
         """Raises: Problem, what its breaker would say."""
@@ -140,7 +121,7 @@ class Refresher:
             try:
                 self._breakers[region.name].refuse(way)
             except Shut as shut:
-                raise _shut(shut) from None
+                raise trouble.shut_problem(shut) from None
 
     async def attempt(self, region: Region, name: Name, seen: tuple[int, int], *, doubts: bool) -> Outcome:
         """A refresh for a check: asked now, whatever else is pending. One that is under way was asked before: it ends first.
@@ -167,7 +148,7 @@ class Refresher:
         """Let what is under way end, for a moment."""
         if self._under_way:
             await asyncio.wait(set(self._under_way.values()), timeout=CLOSE_S)
-        for task in (left := [*self._under_way.values(), *self._unwritten]):
+        for task in (left := [*self._under_way.values(), *self._endings.unwritten]):
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
@@ -216,9 +197,9 @@ class Refresher:
         except _Unasked as unasked:
             return unasked.outcome
         except Shut as shut:
-            raise _shut(shut) from None
+            raise trouble.shut_problem(shut) from None
         except ProviderError as error:
-            raise _problem(error, self._pause_s(was, error)) from None
+            raise trouble.problem(error, self._endings.pause_s(was, error)) from None
         if outcome == "refreshed" and purpose != "check":  # a check says so itself
             await self._well(due, in_a_canarys_place)
         return outcome
@@ -234,13 +215,13 @@ class Refresher:
             prepared = None if again is None else await rotation.prepare(again, self._public_url, self._clock.now())
             is_sent = prepared is not None and await leases.sent(due.region.database, lease)
         except BaseException as error:  # nothing has left us
-            await self._released(due, lease)
+            await self._endings.released(due, lease)
             if isinstance(error, SealBroken):
                 log.error("refresh.seal_broken", region=due.region.name, connection=str(due.name[0]))
                 raise problems.SealBroken() from None
             raise
         if again is None or prepared is None:
-            await self._released(due, lease)
+            await self._endings.released(due, lease)
             raise _Unasked("overtaken")
         if not is_sent:  # the lease is over, and another's by now
             raise _Unasked(None)
@@ -256,22 +237,22 @@ class Refresher:
                 raise Unreachable("closed")
             tokens, refresh_token = await rotation.ask(self._outbound, due, prepared, deadline_s)
         except GrantEnded as error:
-            self._tell(due, error.code)
-            return await self._refused(due, lease, was, error, doubts)
+            self._endings.tell(due, error.code)
+            return await self._endings.refused(due, lease, was, error, doubts)
         except ProviderError as error:
-            self._tell(due, error.code)
-            await self._failed(due, lease, was, error, self._clock.monotonic() - asked_at)
+            self._endings.tell(due, error.code)
+            await self._endings.failed(due, lease, was, error, self._clock.monotonic() - asked_at)
             raise
         except asyncio.CancelledError:
-            await self._cut(due, lease)
+            await self._endings.cut(due, lease)
             raise
         except Exception as error:  # something came that our own code cannot read: it may have been tokens
             log.error("refresh.unread", integration=due.integration.name, error=type(error).__name__)
             unread = OddAnswer("unread")
-            await self._failed(due, lease, was, unread, self._clock.monotonic() - asked_at)
+            await self._endings.failed(due, lease, was, unread, self._clock.monotonic() - asked_at)
             raise unread from None
         came_at = self._clock.monotonic()
-        return await self._keep(due, lease, Fresh(tokens, refresh_token, came_at, came_at - asked_at))
+        return await self._endings.keep(due, lease, Fresh(tokens, refresh_token, came_at, came_at - asked_at))
 
     async def _look(self, region: Region, name: Name, seen: tuple[int, int], purpose: For) -> Due | None:
         """What is to be refreshed; None: nothing is any more.    Raises: Problem, it must not be, or not yet."""
@@ -289,14 +270,16 @@ class Refresher:
             )
         integration = self._catalog.integration_by_id(stored.integration_id)
         if integration is None or integration.trouble is not None:
-            raise problems.IntegrationBroken("The integration is gone or cannot be used.", retry_after_s=int(BROKEN_S))
+            raise problems.IntegrationBroken(
+                "The integration is gone or cannot be used.", retry_after_s=int(trouble.BROKEN_S)
+            )
         due = Due(region, integration, stored)
         if not due.can_be_asked:
             if stored.expired:
                 await rotation.run_out(due, self.new_id)
             return None
         if purpose != "check":
-            _refuse_in_doubt(stored)
+            trouble.refuse_in_doubt(stored)
         return due
 
     async def _look_again(self, due: Due) -> Due | None:
@@ -336,120 +319,9 @@ class Refresher:
         if intent.is_dangerous(open, due.facts, kind):
             if left_s > 0:
                 await rotation.lost(due, None, left_s, self.new_id)
-                raise _lost(left_s)
+                raise trouble.lost(left_s)
         elif left_s > 0 and purpose != "check":
-            raise _again(open.last_error or "unreachable", left_s)
-
-    async def _refused(self, due: Due, lease: Lease, was: Open | None, error: GrantEnded, doubts: bool) -> Outcome:
-        """Evidence the first time, proof when it is said again much later, or after an answer was lost."""
-        try:
-            if not doubts:
-                async with due.region.database.transaction() as tx:
-                    await leases.ended(tx, due.name, due.seen, lease.fence)
-                return "refused"
-            stored = due.stored
-            verdict: Verdict = "first"
-            if lease.is_again and was is not None and intent.is_dangerous(was, due.facts, stored.grant.kind):
-                verdict = "lost"
-            elif (
-                stored.grant.state == "suspect" and stored.grant.reason in (REFUSED, ANSWER_LOST)
-                and stored.in_state_s >= CONFIRM_AFTER_S
-            ):  # fmt: skip
-                verdict = "again"
-            applied = await rotation.refused(
-                due, "refused", error.code, self.new_id, verdict=verdict, fence=lease.fence, is_again=lease.is_again,
-                reuse=suspicion.of(due, error, verdict),
-            )  # fmt: skip
-        except NotNow:
-            return "overtaken"
-        except Exception:
-            # It was answered: nobody is to take the answer for lost, and the next refusal for the last word.
-            async def write() -> None:
-                async with due.region.database.transaction() as tx:
-                    await leases.failed(tx, lease, "failed", error.code, self._pause_s(was, error))
-
-            await self._written(write)
-            raise
-        return "overtaken" if applied.outcome in ("stale", "absent") else "refused"
-
-    async def _failed(self, due: Due, lease: Lease, was: Open | None, error: ProviderError, asked_s: float) -> None:
-        """Write down that no tokens came, and whether an answer is missing."""
-        is_lost = _is_lost(error) and intent.rotates(due.facts, due.stored.grant.kind)
-        pause_s = intent.LOST_PAUSE_S if is_lost else self._pause_s(was, error)
-
-        async def write() -> None:
-            if is_lost:
-                await rotation.lost(due, lease, pause_s, self.new_id, asked_s)
-            else:
-                async with due.region.database.transaction() as tx:
-                    await leases.failed(tx, lease, "failed", error.code, pause_s)
-                    if isinstance(error, Unreachable | OddAnswer) and error.code not in NEVER_SENT:
-                        await reuse.unanswered(tx, *due.name, due.seen[1])  # it may have acted, whatever it says
-            if isinstance(error, OddAnswer):
-                await rotation.odd(due, self.new_id)
-
-        await self._written(write)
-
-    async def _cut(self, due: Due, lease: Lease) -> None:
-        """The process ends while an answer is awaited: say so while there is a moment."""
-        try:
-            async with asyncio.timeout(1):
-                await rotation.lost(due, lease, intent.LOST_PAUSE_S, self.new_id)
-        except (Unavailable, TimeoutError):
-            pass  # as after a crash: whoever comes next finds out by our silence
-
-    async def _released(self, due: Due, lease: Lease) -> None:
-        await self._written(lambda: leases.released(due.region.database, lease))
-
-    async def _written(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Write how it ended, if not now then when the database is back: others wait for it while we are heard of."""
-        try:
-            await write()
-        except Exception as error:
-            log.warning("refresh.end_unwritten", error=type(error).__name__)
-            task = asyncio.create_task(self._write_later(write), name="refresh_end")
-            self._unwritten.add(task)
-            task.add_done_callback(self._unwritten.discard)
-
-    async def _write_later(self, write: Callable[[], Awaitable[None]]) -> None:
-        for pause_s in itertools.chain(self._keep_pauses_s, itertools.repeat(self._keep_pauses_s[-1])):
-            await asyncio.sleep(pause_s)
-            try:
-                await write()
-                break
-            except Exception as error:
-                log.warning("refresh.end_unwritten", error=type(error).__name__)
-
-    async def _keep(self, due: Due, lease: Lease, fresh: Fresh) -> Outcome:
-        """Write what came, until it is written."""
-        known = rotation.known(self._keyring, due, fresh, "refresh", self._processes[due.region.name].id)
-        spooling, attempt = Spooling(self._spool, lambda: self._entry(due, lease, fresh), self._silent_s), 0
-        while True:
-            waited_s = self._clock.monotonic() - fresh.at
-            try:
-                with spooling.unless_soon():
-                    written = await rotation.keep(due, fresh, waited_s, self.new_id, known, fence=lease.fence)
-            except asyncio.CancelledError:  # the process ends, and this is in its memory alone
-                await spooling.put()
-                raise
-            except Exception as error:
-                attempt += 1
-                metrics.REFRESHES.labels(due.integration.name, "unwritten").inc()
-                log.error("refresh.unwritten", error=type(error).__name__, attempt=attempt)
-                await spooling.put()
-                await asyncio.sleep(self._keep_pauses_s[min(attempt, len(self._keep_pauses_s)) - 1])
-            else:
-                await spooling.end()
-                outcome: Outcome = "refreshed" if written else "overtaken"
-                self._tell(due, outcome)
-                return outcome
-
-    def _entry(self, due: Due, lease: Lease, fresh: Fresh) -> Entry:
-        waited = timedelta(seconds=self._clock.monotonic() - fresh.at)
-        return entry_of(
-            due, fresh, holder=self._processes[due.region.name].id, fence=lease.fence, came_at=self._clock.now() - waited,
-            came_by_database=lease.at + timedelta(seconds=fresh.asked_s),
-        )  # fmt: skip
+            raise trouble.again(open.last_error or "unreachable", left_s)
 
     async def _well(self, due: Due, in_a_canarys_place: bool) -> None:
         """It counts like a canary that passes: what waits may be dead, all of it, and would never release the provider."""
@@ -464,16 +336,6 @@ class Refresher:
         except Exception as error:  # the token set is written, and that is what was asked for
             log.warning("refresh.condition_unwritten", error=type(error).__name__)
 
-    def _pause_s(self, was: Open | None, error: ProviderError) -> float:
-        if isinstance(error, Suspended):  # it may be lifted any time: no state of ours, until somebody tells us so
-            return SUSPENDED_S
-        if isinstance(error, Misconfigured | NotAllowed):
-            return 0.0  # the integration's, not the grant's: its incident holds everybody
-        return max(
-            min(error.retry_after_s or 0.0, MOST_TOLD_S),
-            intent.pause_s(0 if was is None else was.tries, self._chance()),
-        )
-
     def new_id(self) -> UUID:
         return ids.uuid7(self._clock.now())
 
@@ -481,12 +343,6 @@ class Refresher:
         del self._under_way[name]
         if not task.cancelled():
             task.exception()  # whoever waited has it; where nobody did any more, it is not news
-
-    def _tell(self, due: Due, outcome: str) -> None:
-        """`outcome` is one of ours or a provider's code, of which there are few."""
-        log.info("refresh.done", integration=due.integration.name, outcome=outcome)
-        known = outcome if outcome in ("refreshed", "overtaken") else "failed"
-        metrics.REFRESHES.labels(due.integration.name, known).inc()
 
 
 class _Unasked(Exception):
@@ -508,50 +364,3 @@ async def _ended(task: asyncio.Task[Outcome]) -> Outcome:
 def _way(due: Due) -> Way:
     grant = due.stored.grant
     return way_of(due.integration, "token", grant.parameters, minted=grant.kind == "installation")
-
-
-def _is_lost(error: ProviderError) -> bool:
-    """May the provider have acted, and its answer be missing?"""
-    if isinstance(error, Unreachable):
-        return error.status in LOST_STATUSES or (error.status is None and error.code not in NEVER_SENT)
-    return error.code in UNREAD
-
-
-def _problem(error: ProviderError, pause_s: float) -> Problem:
-    """Why there is no new token, for whoever asked."""
-    if isinstance(error, Misconfigured | NotAllowed):
-        return problems.IntegrationBroken(retry_after_s=int(BROKEN_S), provider_code=error.code)
-    if isinstance(error, Suspended):
-        return problems.ConnectionSuspended(do="wait")
-    return _again(error.code, max(pause_s, 1.0))
-
-
-def _again(code: str, left_s: float) -> Problem:
-    if code == "suspended":
-        return problems.ConnectionSuspended(do="wait")
-    return problems.ProviderUnavailable(retry_after_s=math.ceil(left_s), provider_code=code)
-
-
-def _shut(shut: Shut) -> Problem:
-    after_s = max(1, math.ceil(shut.retry_after_s))
-    if shut.why == "misconfigured":
-        return problems.IntegrationBroken(retry_after_s=after_s, provider_code=shut.code)
-    return problems.ProviderUnavailable(retry_after_s=after_s, provider_code=shut.code, why=shut.why)
-
-
-def _refuse_in_doubt(stored: Stored) -> None:
-    """Raises: Checking: what is in doubt, or waits for its provider to be well, is asked about by its check alone."""
-    if stored.grant.contested:
-        raise problems.Checking("The provider says that it is over.", retry_after_s=2, do="wait")
-    if stored.check in ("refused", "rejected") and stored.check_in_s is not None and stored.check_in_s > 0:
-        raise _lost(stored.check_in_s) if stored.grant.reason == ANSWER_LOST else _in_doubt(stored.check_in_s)
-
-
-def _in_doubt(left_s: float) -> problems.Checking:
-    detail = "The provider refused to refresh it; a second answer decides."
-    return problems.Checking(detail, retry_after_s=max(1, math.ceil(left_s)), do="wait")
-
-
-def _lost(left_s: float) -> problems.Checking:
-    detail = "The answer to a refresh was lost; it is asked once more when nobody can have it any longer."
-    return problems.Checking(detail, retry_after_s=max(1, math.ceil(left_s)), do="wait")

@@ -716,7 +716,7 @@ class Player:
         return "refreshed" if written else "overtaken"
 
     async def _refused(self, asked: Asked, *, dies: bool = False) -> str:
-        """What a refusal does, as `Refresher._refused` says it: evidence at first, and proof much later."""
+        """What a refusal does, as `Endings.refused` says it: evidence at first, and proof much later."""
         generation, version, state, reason, since = asked.look
         self.refusals.setdefault((*asked.name, generation), []).append(self.model.now)
         again = state == "suspect" and reason == REFUSED and asked.at - since >= CONFIRM_S

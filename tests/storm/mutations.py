@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from gateway.database import Db
-from gateway.tokens import intent, leases, refresh
+from gateway.tokens import intent, leases, trouble
 from gateway.tokens.leases import Lease, Open
 from providers.oauth import OAuthFacts
 
@@ -47,7 +47,7 @@ def heard_of(patch: Patch) -> None:
 
 def lost(patch: Patch) -> None:
     """An answer that did not come is a refresh that failed."""
-    patch.setattr(refresh, "_is_lost", lambda _: False)
+    patch.setattr(trouble, "is_lost", lambda _: False)
 
 
 MUTATIONS: tuple[Callable[[Patch], None], ...] = (sent, grace, heard_of, lost)

@@ -101,7 +101,7 @@ class House:
         )
         self.gateway = await Gateway.for_command(settings, world.clock)
         self.gateway.outbound._lookup = self._looked_up
-        self.gateway.refresher._keep_pauses_s = KEEP_PAUSES_S
+        self.gateway.refresher._endings.keep_pauses_s = KEEP_PAUSES_S
         if world.started == 1:  # the database is nobody's backup
             await settle(self.region.database)
             await self.gateway.look_for_restores()

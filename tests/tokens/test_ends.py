@@ -50,7 +50,7 @@ async def test_a_refusal_that_cannot_be_written_is_no_lost_answer(scene: Scene) 
     await scene.provider.gate.open()
     await asyncio.wait({*scene.a.refresher._under_way.values()})
     await scene.wire.open()
-    await asyncio.wait({*scene.a.refresher._unwritten})
+    await asyncio.wait({*scene.a.refresher._endings.unwritten})
     await asyncio.gather(reading, return_exceptions=True)
     open = await leases.look(scene.database, name(scene))
     assert open is not None

@@ -131,7 +131,7 @@ async def test_received_and_not_committed_is_kept_in_memory(scene: Scene) -> Non
 @strict
 async def test_received_while_the_database_says_nothing_at_all(scene: Scene) -> None:
     """Nothing fails, and nothing comes: killed in that moment, it is in the spool already."""
-    scene.a.refresher._silent_s = 0.0  # as soon as it waits
+    scene.a.refresher._endings.silent_s = 0.0  # as soon as it waits
     reading = await scene.asked_by_a("slow_answer")
     scene.wire.mute()
     await scene.provider.gate.open()
