@@ -13,12 +13,13 @@ from gateway import ids
 from gateway.connect.secrets import Proof
 from gateway.vault.jwe import PrivateKey
 from tests.canaries.echoes import ECHOES, odd_tokens
-from tests.canaries.hearing import ROUTES, UNKNOWN_NAME, Canaries, Ear, of_provider
+from tests.canaries.hearing import UNKNOWN_NAME, Canaries, Ear, of_provider
 from tests.connect.browser import Browser, query_of
 from tests.connect.conftest import Town, declare
 from tests.fakes.misbehaving import changed
 from tests.indigestible import incident, set_aside, unwell
 from tests.signers_b import gitlab_push, gitlab_token
+from tests.web.conftest import ROUTES
 
 LONG_AGO = "2020-01-01T00:00:00Z"
 

@@ -9,10 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from gateway.web import app
-from subscriptions import api as renewals
 from tests.canaries.search import SHORTEST
 from tests.fakes.provider import FakeProvider
+from tests.web.conftest import ROUTES
 
 PUBLIC = ("/connect/{link}", "/oauth/callback/{integration}", "/hooks/{integration}/{endpoint}", "/hooks/{integration}")
 
@@ -55,7 +54,6 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\{[a-z_]+\\}", "[^/]+", re.escape(template)))
 
 
-ROUTES = [*app.ROUTES, *renewals.ROUTES]  # of the private listener
 TEMPLATES = sorted({r.path for r in ROUTES} | set(PUBLIC) | {"/openapi.json"}, key=lambda path: path.count("{"))
 PATTERNS = [(template, _pattern(template)) for template in TEMPLATES]
 

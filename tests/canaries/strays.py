@@ -12,8 +12,7 @@ import re
 from typing import Any
 
 from gateway.web.routing import Route
-from tests.canaries.hearing import ROUTES
-from tests.web.conftest import Api
+from tests.web.conftest import ROUTES, Api
 
 PATH = re.compile(r"\{[a-z_]+\}")
 

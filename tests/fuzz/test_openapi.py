@@ -21,13 +21,12 @@ import pytest
 
 from gateway import ids
 from gateway.clock import Clock
-from gateway.web.app import ROUTES
 from gateway.web.routing import Route
 from tests.fakes import FakeProvider, fake_provider
 from tests.flows.house import House, declare, metric
-from tests.indigestible import set_aside, unwell
+from tests.indigestible import incident, set_aside, unwell
 from tests.tokens.making import granted
-from tests.web.conftest import Api, served
+from tests.web.conftest import ROUTES, Api, served
 
 REPOSITORY = Path(__file__).parents[2]
 CHECKS = (
@@ -80,6 +79,9 @@ async def furnish(api: Api, house: House, provider: FakeProvider) -> dict[str, A
     aside = [await set_aside(house.gateway, "slack", "tokens_revoked", known) for _ in range(3)]
     for name in UNWELL:
         await unwell(house.gateway, name)
+    await house.gateway.catalog.refresh()
+    for number in range(18):
+        await incident(house.gateway, f"gh-{number}")
     for name in ("spare", "one", "two"):
         await api("POST", f"/v1/consumers/{name}/lease", {"worker": "w"})
     lease = (await api("POST", "/v1/consumers/mine/lease", {"worker": "w", "ttl_s": 60})).json()

@@ -16,6 +16,7 @@ import structlog
 from gateway import listen, logs
 from gateway.access import keys
 from gateway.service import Gateway
+from gateway.web import app
 from gateway.web.app import private_app
 from gateway.web.routing import Route
 from subscriptions import api as renewals
@@ -50,6 +51,9 @@ class Api:
             )
         await self.gateway.catalog.refresh()
         return made.token
+
+
+ROUTES = [*app.ROUTES, *renewals.ROUTES]  # of a process
 
 
 @asynccontextmanager

@@ -9,11 +9,8 @@ import jsonschema_rs
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from gateway.access import roles
-from gateway.web import app, openapi
-from subscriptions import api as renewals
-from tests.web.conftest import Api
-
-ROUTES = [*app.ROUTES, *renewals.ROUTES]  # of a process
+from gateway.web import openapi
+from tests.web.conftest import ROUTES, Api
 
 
 def _document() -> dict[str, Any]:
