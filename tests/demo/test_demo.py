@@ -82,7 +82,11 @@ async def test_it_ends_with_a_verdict(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [("posthouse apply", signal.SIGINT), ("its token, ", signal.SIGTERM), ("SIGKILL: ", signal.SIGTERM)],
+    [
+        ("posthouse apply", signal.SIGINT),
+        ("its token, ", signal.SIGTERM),
+        pytest.param("SIGKILL: ", signal.SIGTERM, marks=pytest.mark.long),
+    ],
 )
 async def test_stopped_at_a_bad_moment_it_leaves_nothing(folder: Path, moment: str, number: signal.Signals) -> None:
     """Ctrl-C in the middle; a terminate between two tokens, or while the gateway is dead and PostgreSQL an orphan."""

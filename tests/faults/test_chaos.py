@@ -10,7 +10,7 @@ from tests.faults.chaos_ingest import errors, run
 from tests.faults.ledger import Verdict, judge
 
 
-@pytest.mark.parametrize("rounds", [6, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(100, marks=pytest.mark.long)])
 async def test_every_acknowledged_item_is_on_the_stream_exactly_once(rounds: int, tmp_path: Path) -> None:
     """Two gateways and PostgreSQL, killed under load; nothing lost, doubled, split or forged, no error logged."""
     made = await run(rounds, "2", tmp_path)

@@ -12,7 +12,8 @@ from tests.benchmarks.rotate import measure
 
 
 @pytest.mark.parametrize(
-    ("rows", "tenants", "batch"), [(2_000, 50, 50), pytest.param(100_000, 1_000, 2_000, marks=pytest.mark.long)]
+    ("rows", "tenants", "batch"),
+    [pytest.param(2_000, 50, 50, marks=pytest.mark.long), pytest.param(100_000, 1_000, 2_000, marks=pytest.mark.long)],
 )
 async def test_both_rotations_beside_readers(
     database: Database, dsn: str, tmp_path: Path, rows: int, tenants: int, batch: int
