@@ -79,7 +79,7 @@ class Refresher:
     ) -> None:  # fmt: skip
         """`breakers`, `news` (of `leases.CHANNEL`) and `processes` (this one, there) by region."""
         self._catalog, self._outbound, self._clock, self._public_url = catalog, outbound, clock, public_url
-        self._endings = Endings(clock, keyring, processes, spool, chance)
+        self._endings, self._chance = Endings(clock, keyring, processes, spool, chance), chance
         self._breakers, self._news, self._processes, self._spool_grace_s = breakers, news, processes, spool_grace_s
         self._under_way: dict[Name, asyncio.Task[Outcome]] = {}
         self._lookers: dict[UUID | None, asyncio.Semaphore] = {}  # by integration
@@ -121,7 +121,7 @@ class Refresher:
             try:
                 self._breakers[region.name].refuse(way)
             except Shut as shut:
-                raise trouble.shut_problem(shut) from None
+                raise trouble.shut_problem(shut, self._chance()) from None
 
     async def attempt(self, region: Region, name: Name, seen: tuple[int, int], *, doubts: bool) -> Outcome:
         """A refresh for a check: asked now, whatever else is pending. One that is under way was asked before: it ends first.
@@ -197,7 +197,7 @@ class Refresher:
         except _Unasked as unasked:
             return unasked.outcome
         except Shut as shut:
-            raise trouble.shut_problem(shut) from None
+            raise trouble.shut_problem(shut, self._chance()) from None
         except ProviderError as error:
             raise trouble.problem(error, self._endings.pause_s(was, error)) from None
         if outcome == "refreshed" and purpose != "check":  # a check says so itself

@@ -13,6 +13,9 @@ from gateway.tokens.rotation import ANSWER_LOST
 from providers.errors import Misconfigured, NotAllowed, OddAnswer, ProviderError, Suspended, Unreachable
 
 BROKEN_S = 60.0  # how long an integration is left alone whose set-up the provider refuses
+SPREAD_S = (
+    10.0  # callers of a provider that is away come again within so long of the moment when one may be let through
+)
 LOST_STATUSES = frozenset({502, 504})  # of somebody in between: whoever stands behind may have acted
 # An answer that came, and of which nobody knows what it said.
 UNREAD = frozenset({"odd_http", "too_large", "odd_encoding", "unread"})
@@ -46,9 +49,10 @@ def again(code: str, left_s: float) -> Problem:
     return problems.ProviderUnavailable(retry_after_s=math.ceil(left_s), provider_code=code)
 
 
-def shut_problem(shut: Shut) -> Problem:
-    """Its way lets nothing pass."""
-    after_s = max(1, math.ceil(shut.retry_after_s))
+def shut_problem(shut: Shut, chance: float) -> Problem:
+    """Its way lets nothing pass. Whoever asks comes again spread by `chance` (0 to 1): a thousand at once would be felt by all."""
+    spread_s = 0.0 if shut.why in ("limited", "misconfigured") else SPREAD_S * chance
+    after_s = max(1, math.ceil(shut.retry_after_s + spread_s))
     if shut.why == "misconfigured":
         return problems.IntegrationBroken(retry_after_s=after_s, provider_code=shut.code)
     return problems.ProviderUnavailable(retry_after_s=after_s, provider_code=shut.code, why=shut.why)
